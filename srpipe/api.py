@@ -1,0 +1,189 @@
+"""The Python interface: what the command line calls too."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+from srpipe.engines.serial import run_serial
+from srpipe.errors import OutputError
+from srpipe.io.job_folder import JobFolder
+from srpipe.io.model_probe import probe_model, read_model_metadata
+from srpipe.io.session import resolve_device
+from srpipe.io.source import read_image_info, same_file
+from srpipe.models.zoo import bundled_models, find_model
+from srpipe.plan.job import Plan, make_plan
+from srpipe.plan.output import OutputSpec, parse_output
+from srpipe.runtime.events import Monitor, ProgressCallback, Report
+from srpipe.settings import DEFAULT_MODEL, Blend, Engine, Settings
+
+__all__ = [
+    "bundled_models",
+    "enhance",
+    "find_model",
+    "prepare",
+    "probe_model",
+    "read_image_info",
+    "read_model_metadata",
+    "run_job",
+]
+
+logger = logging.getLogger(__name__)
+
+PathLike = str | os.PathLike[str]
+
+
+def enhance(
+    src: PathLike,
+    dst: PathLike,
+    *,
+    model: PathLike = DEFAULT_MODEL,
+    tile_size: int | None = None,
+    overlap: int | None = None,
+    blend: Blend = "feather",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    job_dir: PathLike | None = None,
+    progress: ProgressCallback | None = None,
+    overwrite: bool = False,
+    engine: Engine = "auto",
+) -> Report:
+    """Enhance one image file, tile by tile, within bounded memory.
+
+    Depth, bands and colour profile of the output are those of the input; its size is the input's
+    times the model's scale.
+
+    Args:
+        src: a TIFF, PNG, JPEG, WebP or HEIF file, 8 or 16 bits, grey or RGB, with or without alpha.
+        dst: the output; its ending chooses the format, and libvips options may follow it:
+            ``out.tif[compression=deflate,tile,pyramid]``. It appears only when it is complete.
+        model: a bundled model's name, or the path of an .onnx file.
+        tile_size: side of a tile, input pixels. None: chosen to fit the model.
+        overlap: input pixels two neighbouring tiles share. None: from the model's receptive radius.
+        blend: ``feather``, ``mean`` or ``crop``.
+        batch_size: tiles that go through the model together.
+        workers: ONNX Runtime sessions, each a process of its own.
+        threads: cores one session may use. None: all, shared among the workers.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        job_dir: folder for the job's own files. None: ``dst`` + ``.srpipe``.
+        progress: called with a :class:`ProgressEvent` from the calling thread.
+        overwrite: replace ``dst`` if it exists.
+        engine: ``serial`` runs all stages in this process, ``local`` gives each its own, ``auto``
+            takes ``serial`` where there are few tiles.
+
+    Returns:
+        What was done: sizes, tiles, seconds per stage, megapixels per second.
+
+    Raises:
+        RequestError: the request cannot be carried out; nothing was begun.
+        RunError: the run failed after it began; nothing is at ``dst``.
+    """
+    begin_s = time.monotonic()
+    settings = Settings(
+        model=os.fspath(model),
+        tile_size=tile_size,
+        overlap=overlap,
+        blend=blend,
+        batch_size=batch_size,
+        workers=workers,
+        threads=threads,
+        device=device,
+        job_dir=None if job_dir is None else os.fspath(job_dir),
+        overwrite=overwrite,
+        engine=engine,
+    )
+    plan = prepare(os.fspath(src), os.fspath(dst), settings)
+    return run_job(plan, progress, begin_s)
+
+
+def prepare(src: str, dst: str, settings: Settings) -> Plan:
+    """Check a request and decide everything about it; nothing is written.
+
+    Raises:
+        RequestError: the request cannot be carried out.
+    """
+    output = parse_output(dst)
+    if same_file(src, output.path):
+        raise OutputError(f"input and output are the same file, {src}: write to another one.")
+    image = read_image_info(src)
+    _check_output_place(output, settings)
+    if image.pages > 1:
+        logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)
+    device = resolve_device(settings.device)
+    model = probe_model(find_model(settings.model), device)
+    return make_plan(
+        settings,
+        image,
+        model,
+        output,
+        device=device,
+        cores=available_cores(),
+        job_dir=settings.job_dir or f"{output.path}.srpipe",
+    )
+
+
+def run_job(plan: Plan, progress: ProgressCallback | None, begin_s: float) -> Report:
+    """Carry out a plan.
+
+    Args:
+        plan: as :func:`prepare` made it.
+        progress: called with every progress event.
+        begin_s: when the request was made, monotonic clock.
+
+    Raises:
+        RequestError: too little space, or the job folder is in use.
+        RunError: the run failed.
+    """
+    folder = JobFolder(plan)
+    monitor = Monitor(plan, progress, begin_s)
+    partial_output = os.fspath(folder.partial_output)
+    try:
+        try:
+            folder.prepare()
+            monitor.started()
+            if plan.serial:
+                run_serial(plan, partial_output, monitor)
+            else:
+                from srpipe.engines.local import run_local
+
+                run_local(plan, partial_output, folder.log_path, monitor)
+            folder.publish()
+        except Exception:
+            folder.remove()
+            raise
+        except BaseException:  # an interruption: the job's folder stays
+            folder.discard_output()
+            raise
+        folder.remove()
+        return monitor.finished()
+    finally:
+        folder.release()
+
+
+def available_cores() -> int:
+    """Processor cores this process may use, affinity and cgroup quota respected."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2, or no limit
+    return cores
+
+
+def _check_output_place(output: OutputSpec, settings: Settings) -> None:
+    path = Path(output.path)
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: name the output file.")
+    if path.exists() and not settings.overwrite:
+        raise OutputError(f"{path} exists: choose another name, or allow it with --overwrite.")
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} does not exist: make it first.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {path.parent} cannot be written to: check its permissions.")

@@ -1,0 +1,85 @@
+"""``srpipe enhance INPUT OUTPUT``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from typing import TYPE_CHECKING, get_args
+
+from srpipe.api import enhance
+from srpipe.errors import SrpipeError
+from srpipe.progress import ProgressKind, make_renderer
+from srpipe.settings import DEFAULT_MODEL, Blend
+
+if TYPE_CHECKING:
+    from srpipe.cli.types import Commands
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command's arguments."""
+    parser = commands.add_parser(
+        "enhance",
+        help="enhance an image",
+        description="Enhance INPUT with a model and write OUTPUT, whose ending chooses the format. "
+        "libvips options may follow it: 'out.tif[compression=deflate,tile,pyramid]'.",
+    )
+    parser.add_argument("input", metavar="INPUT", help="TIFF, PNG, JPEG, WebP or HEIF image")
+    parser.add_argument("output", metavar="OUTPUT", help="where the result goes")
+    add = parser.add_argument
+    add(
+        "-m",
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME|FILE.onnx",
+        help="a bundled model (see 'srpipe models') or a file; default %(default)s",
+    )
+    add("-t", "--tile-size", type=int, metavar="N", help="side of a tile, input pixels")
+    add("--overlap", type=int, metavar="N", help="input pixels two neighbouring tiles share")
+    add("--blend", choices=get_args(Blend), default="feather", help="default %(default)s")
+    add("-b", "--batch-size", type=int, metavar="N", help="tiles through the model together")
+    add("-w", "--workers", type=int, metavar="N", help="ONNX sessions, each its own process")
+    add("--threads", type=int, metavar="N", help="cores a session may use")
+    add("-d", "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, …")
+    add("--job-dir", metavar="DIR", help="folder for the job's files; default OUTPUT.srpipe")
+    add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+    add(
+        "--progress",
+        choices=get_args(ProgressKind),
+        default="auto",
+        help="json: one object a line on stderr",
+    )
+    add("-q", "--quiet", action="store_true", help="say nothing but errors")
+    add("-v", "--verbose", action="count", default=0, help="say more")
+    parser.set_defaults(run=run)  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry the command out."""
+    renderer = make_renderer(options.progress, sys.stderr, options.input, quiet=options.quiet)
+    with renderer:
+        try:
+            report = enhance(
+                options.input,
+                options.output,
+                model=options.model,
+                tile_size=options.tile_size,
+                overlap=options.overlap,
+                blend=options.blend,
+                batch_size=options.batch_size,
+                workers=options.workers,
+                threads=options.threads,
+                device=options.device,
+                job_dir=options.job_dir,
+                progress=None if options.progress == "none" else renderer,
+                overwrite=options.overwrite,
+            )
+        except SrpipeError as error:
+            renderer.error(error)
+            return error.exit_code
+        renderer.report(report)
+    for stage, busy_s in report.stage_s.items():
+        logger.info("%s: busy %.1f s", stage, busy_s)
+    return 0

@@ -1,0 +1,61 @@
+"""``srpipe``: finds the command, and turns its outcome into an exit code.
+
+Exit codes: 0 done; 1 failed while running; 2 the request cannot be carried out; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from srpipe import __version__
+from srpipe.cli import enhance, inspect, models
+from srpipe.errors import SrpipeError
+
+INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their arguments."""
+    parser = argparse.ArgumentParser(
+        prog="srpipe", description="Enhance images that are too large for memory."
+    )
+    parser.add_argument("--version", action="version", version=f"srpipe {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (enhance, inspect, models):
+        module.add_parser(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    verbosity = getattr(options, "verbose", 0)
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    logging.basicConfig(level=level, format="srpipe: %(message)s", stream=sys.stderr)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return int(options.run(options))
+    except SrpipeError as error:
+        print(f"srpipe: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("srpipe: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read the output has gone
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

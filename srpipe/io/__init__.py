@@ -1,0 +1,1 @@
+"""One external system each: libvips, ONNX Runtime, memory-mapped files, the disk."""

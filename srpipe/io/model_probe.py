@@ -1,0 +1,273 @@
+"""Finds out what a model is: names and types from the file, the rest by running it on small inputs.
+
+What a file says of its output dimensions is not believed; scale, size multiple, batch and reach are
+measured. Value range and colour order cannot be measured: metadata tells, or the usual default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from srpipe.errors import ModelError
+from srpipe.io.session import Session, Tensor
+from srpipe.plan.model_info import Layout, ModelInfo
+
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128, 3, 6, 12, 24, 48, 96, 5, 10, 20, 7, 14, 28, 56)
+_MAX_SCALE = 8
+# A change of the result below this share of the range is no reach.
+_REACH_TOLERANCE = 1e-3
+_MAX_REACH_PX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Port:
+    """How to call the model."""
+
+    input_name: str
+    output_name: str
+    layout: Layout
+    dtype: str
+    channels: int
+    batch: int | None
+    height_px: int | None
+    width_px: int | None
+    white: float
+
+    def noise(self, batch: int, height: int, width: int, seed: int = 0) -> Tensor:
+        shape = (batch, self.channels, height, width)
+        values = np.random.default_rng(seed).random(shape, np.float32) * self.white
+        return self.laid_out(values)
+
+    def laid_out(self, nchw: Tensor) -> Tensor:
+        array = nchw if self.layout == "NCHW" else nchw.transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(array, self.dtype)
+
+    def nchw(self, array: Tensor) -> Tensor:
+        return array if self.layout == "NCHW" else array.transpose(0, 3, 1, 2)
+
+    def run(self, session: Session, batch: Tensor) -> Tensor | None:
+        """The result as NCHW, or None where the model fails or gives no batch of images."""
+        result = session.run_free(self.input_name, self.output_name, batch)
+        if result is None or result.ndim != 4 or len(result) != len(batch):
+            return None
+        return self.nchw(result)
+
+
+def probe_model(path: str | os.PathLike[str], device: str = "cpu", threads: int = 0) -> ModelInfo:
+    """Load a model and find out what it does.
+
+    Args:
+        path: an .onnx file.
+        device: where to run the probes.
+        threads: cores to use, 0 for all.
+
+    Raises:
+        ModelError: it cannot be loaded, or is no image-to-image model; the message says what it is.
+    """
+    name = os.fspath(path)
+    session = Session(name, device, threads)
+    metadata = session.metadata
+    white = _number(name, metadata, "value_range", 1.0)
+    last_reason = ""
+    for port in _ports(name, session, white):
+        try:
+            multiple, scale = _find_scale(name, session, port, metadata)
+        except ModelError as error:
+            last_reason = str(error)
+            continue
+        return _measure(name, session, port, multiple, scale)
+    raise ModelError(last_reason)
+
+
+def read_model_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The key-value pairs of an .onnx file, without probing it.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    return Session(os.fspath(path), "cpu", 1).metadata
+
+
+def _measure(name: str, session: Session, port: _Port, multiple: int, scale: int) -> ModelInfo:
+    batch, exact = _find_batch(session, port, multiple)
+    file = Path(name)
+    metadata = session.metadata
+    return ModelInfo(
+        path=name,
+        name=metadata.get("name") or file.stem,
+        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        file_bytes=file.stat().st_size,
+        input_name=port.input_name,
+        output_name=port.output_name,
+        layout=port.layout,
+        dtype="float16" if port.dtype == "float16" else "float32",
+        channels=1 if port.channels == 1 else 3,
+        scale=scale,
+        batch=batch,
+        height_px=port.height_px,
+        width_px=port.width_px,
+        multiple_px=multiple,
+        least_px=_find_least(session, port, multiple, scale),
+        batch_exact=exact,
+        radius_px=_find_radius(name, session, port, multiple, scale),
+        value_range=port.white,
+        bgr=metadata.get("color_order", "rgb").lower() == "bgr",
+        metadata=metadata,
+    )
+
+
+def _ports(name: str, session: Session, white: float) -> Iterator[_Port]:
+    """The ways in which the model may be called, likeliest first."""
+    inputs, outputs = session.inputs, session.outputs
+    signature = f"{_signature(inputs)} in, {_signature(outputs)} out"
+    images = [node for node in outputs if len(node.shape) in (0, 4)]
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or not images:
+        raise ModelError(
+            f"{name} is no image-to-image model ({signature}): srpipe needs one input and one output "
+            "of four dimensions, batch, channels, height and width."
+        )
+    node, output = inputs[0], images[0]
+    if node.type not in _DTYPES or output.type != node.type:
+        raise ModelError(
+            f"{name} works on {node.type} and {output.type} ({signature}): srpipe needs float32 or "
+            "float16, the same in and out."
+        )
+    dims = [d if isinstance(d, int) and d > 0 else None for d in node.shape]
+    found = False
+    for layout, axis in (("NCHW", 1), ("NHWC", 3)):
+        for channels in (3, 1):
+            if dims[axis] not in (channels, None):
+                continue
+            found = True
+            height, width = dims[2:4] if axis == 1 else dims[1:3]
+            yield _Port(
+                input_name=node.name,
+                output_name=output.name,
+                layout="NCHW" if layout == "NCHW" else "NHWC",
+                dtype=_DTYPES[node.type],
+                channels=channels,
+                batch=dims[0],
+                height_px=height,
+                width_px=width,
+                white=white,
+            )
+    if not found:
+        raise ModelError(
+            f"{name} takes neither 1 nor 3 channels ({signature}): srpipe needs a grey or RGB model."
+        )
+
+
+def _signature(nodes: list[Any]) -> str:
+    return " and ".join(f"{node.name} {node.type}{list(node.shape)}" for node in nodes) or "nothing"
+
+
+def _number(name: str, metadata: dict[str, str], key: str, default: float) -> float:
+    text = metadata.get(key)
+    try:
+        value = default if text is None else float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise ModelError(f"{name} has metadata {key}={text!r}: it must be a number above 0.")
+    return value
+
+
+def _find_scale(
+    name: str, session: Session, port: _Port, metadata: dict[str, str]
+) -> tuple[int, int]:
+    """Size multiple and scale: the first multiple whose odd product sizes work."""
+    free = port.height_px is None or port.width_px is None
+    multiples = _MULTIPLES if free else (1,)
+    if free and "size_multiple" in metadata:
+        multiples = (max(1, int(_number(name, metadata, "size_multiple", 1))),)
+    seen = ""
+    for multiple in multiples:
+        # Odd products of the multiple, so that none is a multiple of the next candidate by chance.
+        height, width = (_odd_product(multiple, 32), _odd_product(multiple, 48))
+        batch = port.noise(port.batch or 1, port.height_px or height, port.width_px or width)
+        result = port.run(session, batch)
+        if result is None:
+            continue
+        in_height, in_width = port.nchw(batch).shape[2:]
+        seen = f" (an input of {in_width}x{in_height} gives {result.shape[3]}x{result.shape[2]})"
+        scale = result.shape[2] // in_height
+        whole = result.shape[2:] == (in_height * scale, in_width * scale)
+        if whole and 1 <= scale <= _MAX_SCALE and result.shape[1] == port.channels:
+            return multiple, scale
+    signature = f"{_signature(session.inputs)} in, {_signature(session.outputs)} out"
+    raise ModelError(
+        f"{name} is no image-to-image model that srpipe can use ({signature}): no input size gave an "
+        f"output of the same channels, 1 to {_MAX_SCALE} times as large{seen}."
+    )
+
+
+def _odd_product(multiple: int, at_least: int) -> int:
+    factor = max(1, -(-at_least // multiple)) | 1
+    return multiple * factor
+
+
+def _find_batch(session: Session, port: _Port, multiple: int) -> tuple[int | None, bool]:
+    """The fixed batch size if there is one, and whether a batch equals its tiles bit for bit."""
+    height = port.height_px or _odd_product(multiple, 16)
+    width = port.width_px or _odd_product(multiple, 16)
+    n = port.batch or 2
+    pair = port.noise(n, height, width)
+    together = port.run(session, pair)
+    if port.batch is not None:
+        return port.batch, together is not None and _stays_put(session, port, pair, together)
+    singles = [port.run(session, pair[i : i + 1]) for i in range(n)]
+    if together is None or any(single is None for single in singles):
+        return 1, True
+    apart = np.concatenate([single for single in singles if single is not None])
+    if not np.allclose(together, apart, rtol=0, atol=1e-2 * port.white):
+        return 1, True  # the batch is baked in: entries mix
+    return None, bool(np.array_equal(together, apart))
+
+
+def _stays_put(session: Session, port: _Port, pair: Tensor, together: Tensor) -> bool:
+    """Whether an entry of a fixed batch is the same in another place of the batch."""
+    turned = port.run(session, np.ascontiguousarray(pair[::-1]))
+    return turned is not None and bool(np.array_equal(turned[::-1], together))
+
+
+def _find_least(session: Session, port: _Port, multiple: int, scale: int) -> int:
+    """The smallest free size that works, a multiple."""
+    if port.height_px is not None and port.width_px is not None:
+        return 1
+    size = multiple
+    while size < 4 * _MAX_REACH_PX:
+        height, width = port.height_px or size, port.width_px or size
+        result = port.run(session, port.noise(port.batch or 1, height, width))
+        if result is not None and result.shape[2:] == (height * scale, width * scale):
+            return size
+        size = max(multiple, size * 2 // multiple * multiple)
+    return multiple
+
+
+def _find_radius(name: str, session: Session, port: _Port, multiple: int, scale: int) -> int | None:
+    """How far the left half of a tile reaches into the right half, input pixels."""
+    told = session.metadata.get("receptive_radius_px", "")
+    if told.isdigit():
+        return int(told)
+    height = port.height_px or _odd_product(multiple, 8)
+    width = port.width_px or -(-2 * _MAX_REACH_PX // multiple) * multiple
+    half = width // 2
+    first = port.noise(port.batch or 1, height, width, seed=1)
+    second = port.nchw(first).copy()
+    second[..., :half] = port.nchw(port.noise(port.batch or 1, height, width, seed=2))[..., :half]
+    before = port.run(session, first)
+    after = port.run(session, port.laid_out(second))
+    if before is None or after is None or not np.isfinite(before).all():
+        return None
+    change = np.abs(after.astype(np.float32) - before.astype(np.float32))[..., half * scale :]
+    reached = np.flatnonzero(change.max(axis=(0, 1, 2)) > _REACH_TOLERANCE * port.white)
+    radius = int(reached[-1]) // scale + 1 if len(reached) else 0
+    return radius if radius < width - half else None

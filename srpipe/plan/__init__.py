@@ -1,0 +1,1 @@
+"""Pure functions and frozen values: no processes, no files, no models."""

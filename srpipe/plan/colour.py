@@ -1,0 +1,117 @@
+"""From pixels to the model's channels, and back to the image's bands.
+
+A model of three channels sees RGB; a grey image is shown three times and comes back as the mean.
+A model of one channel sees the luma of an RGB image; its chroma, like any alpha, is resized.
+Luma: Rec. ITU-R BT.601-7, 2.5.1. Chroma kept and luma replaced is the same as adding the change of
+luma to R, G and B, because YCbCr is linear in RGB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from srpipe.plan.model_info import Layout
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Planes = npt.NDArray[np.float32]
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class ColourPath:
+    """How an image's bands travel through a model's channels."""
+
+    bands: int
+    """Of the image: 1 to 4, alpha last where it is even."""
+    channels: int
+    """Of the model: 1 or 3."""
+    bgr: bool
+    value_range: float
+    layout: Layout
+    scale: int
+
+    @property
+    def colours(self) -> Literal[1, 3]:
+        """Bands of the image without alpha."""
+        return 3 if self.bands >= 3 else 1
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether finishing a tile needs its input pixels (alpha or chroma to resize)."""
+        return self.bands in (2, 4) or self.channels < self.colours
+
+    def pack(self, pixels: Pixels, out: npt.NDArray[np.floating]) -> None:
+        """Write one padded tile as the model wants it.
+
+        Args:
+            pixels: (tile height, tile width, bands).
+            out: (C, H, W) or (H, W, C) as ``layout`` says, float32 or float16: one entry of a batch.
+        """
+        planes = out if self.layout == "NCHW" else out.transpose(2, 0, 1)
+        colours = pixels[..., : self.colours].transpose(2, 0, 1)
+        white = np.float32(np.iinfo(pixels.dtype).max / self.value_range)
+        if self.channels < self.colours:
+            planes[...] = luma(colours.astype(np.float32)) / white
+        else:
+            order = slice(None, None, -1) if self.bgr else slice(None)
+            np.divide(colours[order], white, out=planes, casting="unsafe", dtype=np.float32)
+
+    def unpack(self, result: npt.NDArray[np.floating], pixels: Pixels | None) -> Planes:
+        """Turn one result into planes of the image's bands.
+
+        Args:
+            result: one entry of a batch as the model gave it, output pixels.
+            pixels: the tile's input pixels (tile height, tile width, bands); None unless
+                ``needs_source``.
+
+        Returns:
+            (bands, height, width) float32 in [0, 1], output pixels; may share memory with ``result``.
+        """
+        planes = result if self.layout == "NCHW" else result.transpose(2, 0, 1)
+        planes = np.ascontiguousarray(planes, np.float32)
+        if self.bgr:
+            planes = planes[::-1]
+        if self.value_range != 1:
+            planes = planes / np.float32(self.value_range)
+        if self.channels > self.colours:
+            planes = planes.mean(axis=0, keepdims=True, dtype=np.float32)
+        if not self.needs_source:
+            return np.ascontiguousarray(planes)
+        assert pixels is not None
+        plain = resize_plain(pixels, self.scale)
+        if self.channels < self.colours:
+            planes = plain[:3] + (planes - luma(plain[:3]))
+        return np.concatenate([planes, plain[self.colours :]])
+
+
+def luma(planes: Planes) -> Planes:
+    """BT.601 luma of (3, height, width) RGB planes, as (1, height, width)."""
+    red, green, blue = _LUMA
+    weighted: Planes = red * planes[0] + green * planes[1] + blue * planes[2]
+    return weighted[np.newaxis]
+
+
+def resize_plain(pixels: Pixels, scale: int) -> Planes:
+    """Bicubic enlargement of (height, width, bands) pixels to (bands, …) planes in [0, 1]."""
+    unit = pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    if scale > 1:
+        import cv2  # only images with alpha and one-channel models need it
+
+        height, width = pixels.shape[:2]
+        size = (width * scale, height * scale)
+        enlarged = cv2.resize(unit, size, interpolation=cv2.INTER_CUBIC)
+        unit = enlarged.reshape(height * scale, width * scale, -1).astype(np.float32, copy=False)
+    return np.ascontiguousarray(unit.transpose(2, 0, 1))
+
+
+def pad_edges(pixels: Pixels, height: int, width: int) -> None:
+    """Fill (tile height, tile width, bands) pixels beyond ``height`` and ``width`` by repeating the
+    last row and column of what they cover, in place.
+    """
+    pixels[height:, :width] = pixels[height - 1 : height, :width]
+    pixels[:, width:] = pixels[:, width - 1 : width]

@@ -1,0 +1,48 @@
+"""Sizes and rectangles in whole pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Width and height of an image, pixels."""
+
+    width: int
+    height: int
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.width * self.height
+
+    @property
+    def megapixels(self) -> float:
+        """Number of pixels, millions."""
+        return self.pixels / 1e6
+
+    def scaled(self, scale: int) -> Size:
+        """The size ``scale`` times as large on each axis."""
+        return Size(self.width * scale, self.height * scale)
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rect:
+    """A rectangle of pixels: left and top inclusive, width and height at least 1."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height} at ({self.left}, {self.top})"
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple of ``multiple`` that is not below ``value``."""
+    return -(-value // multiple) * multiple

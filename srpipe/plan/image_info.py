@@ -1,0 +1,56 @@
+"""What is known of an image before a pixel is read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from srpipe.plan.geometry import Size
+
+PixelDtype = Literal["uint8", "uint16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageInfo:
+    """An image file that srpipe can enhance."""
+
+    path: str
+    size: Size
+    bands: Literal[1, 2, 3, 4]
+    """Grey, grey + alpha, RGB, RGB + alpha."""
+    dtype: PixelDtype
+    """From the file's type, never from the values of a tile."""
+    interpretation: str
+    """libvips' name of the colour space."""
+    icc_bytes: int
+    """Length of the embedded profile, 0 without one."""
+    loader: str
+    """The libvips operation that reads it."""
+    pages: int
+
+    @property
+    def colours(self) -> Literal[1, 3]:
+        """Bands without alpha."""
+        return 3 if self.bands >= 3 else 1
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the last band is alpha."""
+        return self.bands in (2, 4)
+
+    @property
+    def numpy_dtype(self) -> npt.DTypeLike:
+        """Type of a sample."""
+        return np.uint8 if self.dtype == "uint8" else np.uint16
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample."""
+        return 1 if self.dtype == "uint8" else 2
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields as plain values, for JSON."""
+        return asdict(self)

@@ -1,0 +1,251 @@
+"""The plan: everything decided before the first tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from srpipe.errors import SettingsError
+from srpipe.plan.colour import ColourPath
+from srpipe.plan.geometry import Size, round_up
+from srpipe.plan.grid import Grid, plan_axis
+from srpipe.plan.image_info import ImageInfo
+from srpipe.plan.memory import (
+    SeamShapes,
+    SlotCounts,
+    SlotShapes,
+    count,
+    seam_shapes,
+    slot_counts,
+    slot_shapes,
+)
+from srpipe.plan.model_info import ModelInfo
+from srpipe.plan.output import OutputSpec, fit_output
+from srpipe.plan.window import default_trim_px
+from srpipe.settings import Blend, Settings, check_overlap
+
+DEFAULT_TILE_SIZE_PX = 256
+DEFAULT_BATCH_SIZE_CPU = 1
+DEFAULT_BATCH_SIZE_GPU = 8
+# One process starts no others and answers sooner when there is little to do.
+SERIAL_MAX_TILES = 8
+# The ramp that is left where the overlap is chosen from the receptive radius.
+_DEFAULT_RAMP_PX = 4
+_MAX_DEFAULT_OVERLAP_PX = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A job, decided."""
+
+    image: ImageInfo
+    model: ModelInfo
+    output: OutputSpec
+    grid: Grid
+    blend: Blend
+    trim_px: tuple[int, int]
+    """Input pixels left out at each side of an overlap, horizontally and vertically."""
+    batch_size: int
+    workers: int
+    threads: int
+    """Cores of one session."""
+    device: str
+    """Resolved: cpu, cuda:0, …"""
+    serial: bool
+    """Whether all stages run in one process."""
+    job_dir: str
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel."""
+        return self.model.scale
+
+    @property
+    def output_size(self) -> Size:
+        """Output pixels."""
+        return self.image.size.scaled(self.scale)
+
+    @property
+    def n_batches(self) -> int:
+        """Batches in the job, the last one filled up."""
+        return -(-self.grid.n_tiles // self.batch_size)
+
+    @property
+    def runners(self) -> int:
+        """Runs of one session that are under way at once: its threads on a CPU, one elsewhere."""
+        return self.threads if self.device == "cpu" and not self.serial else 1
+
+    @property
+    def colour(self) -> ColourPath:
+        """How bands travel through the model."""
+        return ColourPath(
+            bands=self.image.bands,
+            channels=self.model.channels,
+            bgr=self.model.bgr,
+            value_range=self.model.value_range,
+            layout=self.model.layout,
+            scale=self.scale,
+        )
+
+    @property
+    def slot_shapes(self) -> SlotShapes:
+        """Shapes of the slots."""
+        return slot_shapes(self.grid, self.image, self.model, self.batch_size)
+
+    @property
+    def slot_counts(self) -> SlotCounts:
+        """Numbers of slots."""
+        runs = 1 if self.serial else self.workers * (self.runners + 1)
+        return slot_counts(self.batch_size, runs, tiles_kept=self.colour.needs_source)
+
+    @property
+    def model_item_bytes(self) -> int:
+        """Bytes of one number in and out of the model."""
+        return 4 if self.model.dtype == "float32" else 2
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of all slots."""
+        shapes, counts = self.slot_shapes, self.slot_counts
+        tile_bytes = count(shapes.tile) * self.image.sample_bytes
+        model_values = count(shapes.batch) * counts.batch + count(shapes.result) * counts.result
+        return tile_bytes * counts.tile + model_values * self.model_item_bytes
+
+    @property
+    def seam_shapes(self) -> SeamShapes:
+        """Shapes of the seams."""
+        return seam_shapes(self.grid, self.image.bands, self.scale)
+
+    @property
+    def pixels_bytes(self) -> int:
+        """Bytes of the memory-mapped pixels."""
+        return self.output_size.pixels * self.image.bands * self.image.sample_bytes
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes the output file is expected to take."""
+        return int(self.pixels_bytes * self.output.estimated_ratio)
+
+
+def make_plan(
+    settings: Settings,
+    image: ImageInfo,
+    model: ModelInfo,
+    output: OutputSpec,
+    *,
+    device: str,
+    cores: int,
+    job_dir: str,
+) -> Plan:
+    """Decide a job.
+
+    Args:
+        settings: what the caller asked for.
+        image: the input.
+        model: the model, probed.
+        output: the output, parsed.
+        device: resolved device.
+        cores: processor cores this process may use.
+        job_dir: the job's folder.
+
+    Raises:
+        SettingsError: tile size, overlap and batch size do not fit the model.
+        OutputError: the format cannot hold the result.
+    """
+    output = fit_output(output, image, image.size.scaled(model.scale))
+    grid = plan_grid(settings, image.size, model)
+    workers = settings.workers or 1
+    trims = tuple(default_trim_px(axis.overlap_px, model.radius_px) for axis in (grid.x, grid.y))
+    serial = settings.engine == "serial" or (
+        settings.engine == "auto" and grid.n_tiles <= SERIAL_MAX_TILES and workers == 1
+    )
+    return Plan(
+        image=image,
+        model=model,
+        output=output,
+        grid=grid,
+        blend=settings.blend,
+        trim_px=(trims[0], trims[1]),
+        batch_size=_batch_size(settings, model, device, grid.n_tiles),
+        workers=1 if serial else workers,
+        threads=settings.threads or max(1, cores // workers),
+        device=device,
+        serial=serial,
+        job_dir=job_dir,
+    )
+
+
+def plan_grid(settings: Settings, size: Size, model: ModelInfo) -> Grid:
+    """Lay the tiles of an image for a model.
+
+    Raises:
+        SettingsError: the tile size or the overlap does not fit the model.
+    """
+    wanted_px = settings.tile_size
+    axes = []
+    for length_px, fixed_px, axis in (
+        (size.width, model.width_px, "width"),
+        (size.height, model.height_px, "height"),
+    ):
+        tile_px = _tile_px(wanted_px, fixed_px, model, axis)
+        overlap_px = settings.overlap
+        if overlap_px is None:
+            overlap_px = min(_default_overlap_px(model), (tile_px - 1) // 2)
+        check_overlap(tile_px, overlap_px)
+        multiple_px = model.multiple_px
+        if tile_px - overlap_px < multiple_px:
+            raise SettingsError(
+                f"overlap {overlap_px} leaves no whole multiple of {multiple_px} pixels, which model "
+                f"{model.name} needs, in a tile of {tile_px}: use larger tiles."
+            )
+        axes.append(
+            plan_axis(
+                length_px,
+                tile_px,
+                overlap_px,
+                multiple_px,
+                least_px=tile_px if fixed_px is not None else model.least_px,
+            )
+        )
+    return Grid(*axes)
+
+
+def _tile_px(wanted_px: int | None, fixed_px: int | None, model: ModelInfo, axis: str) -> int:
+    multiple_px = model.multiple_px
+    if fixed_px is not None:
+        if wanted_px not in (None, fixed_px):
+            raise SettingsError(
+                f"tile size {wanted_px} is not possible: model {model.name} takes only a {axis} of "
+                f"{fixed_px} pixels; leave --tile-size out."
+            )
+        return fixed_px
+    if wanted_px is None:
+        return max(DEFAULT_TILE_SIZE_PX // multiple_px, 1) * multiple_px
+    if wanted_px % multiple_px:
+        near = round_up(wanted_px, multiple_px)
+        choices = " or ".join(str(c) for c in (near - multiple_px, near) if c > 0)
+        raise SettingsError(
+            f"tile size {wanted_px} is not a multiple of {multiple_px}, which model {model.name} "
+            f"needs: use {choices}."
+        )
+    return wanted_px
+
+
+def _default_overlap_px(model: ModelInfo) -> int:
+    if model.radius_px is None:
+        return _MAX_DEFAULT_OVERLAP_PX
+    overlap_px = 2 * model.radius_px + _DEFAULT_RAMP_PX
+    return round_up(min(overlap_px, _MAX_DEFAULT_OVERLAP_PX), 4)
+
+
+def _batch_size(settings: Settings, model: ModelInfo, device: str, n_tiles: int) -> int:
+    if model.batch is not None:
+        if settings.batch_size not in (None, model.batch):
+            raise SettingsError(
+                f"batch size {settings.batch_size} is not possible: model {model.name} takes only "
+                f"batches of {model.batch}; leave --batch-size out."
+            )
+        return model.batch
+    if settings.batch_size is not None:
+        return settings.batch_size
+    preferred = DEFAULT_BATCH_SIZE_CPU if device == "cpu" else DEFAULT_BATCH_SIZE_GPU
+    return min(preferred, n_tiles)

@@ -1,0 +1,97 @@
+"""Bytes a job takes, from its shapes alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from srpipe.plan.grid import Grid
+from srpipe.plan.image_info import ImageInfo
+from srpipe.plan.model_info import ModelInfo
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotShapes:
+    """Shape of one slot of each kind."""
+
+    tile: Shape
+    """(tile height, tile width, bands) in the image's depth, input pixels."""
+    batch: Shape
+    """What the model takes: (N, C, H, W) or (N, H, W, C), input pixels."""
+    result: Shape
+    """What the model gives: the same layout, output pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotCounts:
+    """How many slots of each kind: the back-pressure of the whole pipeline."""
+
+    tile: int
+    batch: int
+    result: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeamShapes:
+    """Partial sums kept between tiles, float32, output pixels."""
+
+    rows: Shape
+    """(2, bands, shared height, image width): one strip is read while the other is written."""
+    columns: Shape
+    """(tiles in a row - 1, bands, tile height, shared width)."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all seams."""
+        return 4 * (count(self.rows) + count(self.columns))
+
+
+def count(shape: Shape) -> int:
+    """Number of elements of a shape."""
+    n = 1
+    for length in shape:
+        n *= length
+    return n
+
+
+def slot_shapes(grid: Grid, image: ImageInfo, model: ModelInfo, batch_size: int) -> SlotShapes:
+    """Shapes of the slots of a job."""
+    height, width = grid.tile.height, grid.tile.width
+    return SlotShapes(
+        tile=(height, width, image.bands),
+        batch=_model_shape(model, batch_size, height, width),
+        result=_model_shape(model, batch_size, height * model.scale, width * model.scale),
+    )
+
+
+def _model_shape(model: ModelInfo, batch: int, height: int, width: int) -> Shape:
+    if model.layout == "NCHW":
+        return (batch, model.channels, height, width)
+    return (batch, height, width, model.channels)
+
+
+def slot_counts(batch_size: int, runners: int, *, tiles_kept: bool) -> SlotCounts:
+    """Slots that keep every runner busy: per runner a batch that runs, per worker one that waits.
+
+    Args:
+        batch_size: tiles in a batch.
+        runners: runs that can be under way at once, one waiting per worker included.
+        tiles_kept: a tile stays in its slot until its result is blended.
+    """
+    batches = runners + 1
+    in_flight = 2 * batches if tiles_kept else 0
+    return SlotCounts(tile=batch_size * (2 + in_flight), batch=batches, result=batches)
+
+
+def seam_shapes(grid: Grid, bands: int, scale: int) -> SeamShapes:
+    """Shapes of the seams of a job."""
+    return SeamShapes(
+        rows=(2, bands, grid.y.max_shared_px * scale, grid.x.length_px * scale),
+        columns=(
+            grid.x.n_tiles - 1,
+            bands,
+            grid.tile.height * scale,
+            grid.x.max_shared_px * scale,
+        ),
+    )

@@ -1,0 +1,53 @@
+"""What is known of a model: read from the file, found by probing, or told by its metadata."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Layout = Literal["NCHW", "NHWC"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """An image-to-image model. Sizes are input pixels."""
+
+    path: str
+    name: str
+    """The name from the metadata, or the file's."""
+    sha256: str
+    """Hash of the file."""
+    file_bytes: int
+    input_name: str
+    output_name: str
+    layout: Layout
+    dtype: Literal["float32", "float16"]
+    """Of input and output."""
+    channels: Literal[1, 3]
+    scale: int
+    """Output pixels per input pixel on an axis, 1 to 8."""
+    batch: int | None
+    """The only batch size the model takes; None if any."""
+    height_px: int | None
+    """The only height the model takes; None if any multiple of ``multiple_px``."""
+    width_px: int | None
+    """The only width the model takes; None if any multiple of ``multiple_px``."""
+    multiple_px: int
+    """Free sizes and tile origins are multiples of it."""
+    least_px: int
+    """The smallest free height and width."""
+    batch_exact: bool
+    """A batch gives the same bits as its tiles one by one (as far as probing can tell)."""
+    radius_px: int | None
+    """How far an input pixel reaches in the output, beyond 1/1000 of the range; None if farther
+    than the probe could see."""
+    value_range: float
+    """White in the model's numbers: 1 or 255."""
+    bgr: bool
+    """The model wants blue first."""
+    metadata: dict[str, str]
+    """The file's own key-value pairs."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields as plain values, for JSON."""
+        return asdict(self)

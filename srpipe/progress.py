@@ -1,0 +1,142 @@
+"""Progress on a screen (a bar) or for a program (JSON lines), from the same events."""
+
+from __future__ import annotations
+
+import json
+from types import TracebackType
+from typing import Any, Literal, Protocol, TextIO
+
+from srpipe.errors import SrpipeError
+from srpipe.runtime.events import ProgressEvent, Report
+
+ProgressKind = Literal["auto", "bar", "json", "none"]
+
+_BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} tiles, {postfix}"
+
+
+class Renderer(Protocol):
+    """Shows one job."""
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Show how far the job is."""
+
+    def report(self, report: Report) -> None:
+        """Show what was done."""
+
+    def error(self, error: SrpipeError) -> None:
+        """Show why it was not done."""
+
+    def __enter__(self) -> Renderer: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class TextRenderer:
+    """A progress bar where asked for, and one closing line."""
+
+    def __init__(self, stream: TextIO, name: str, *, bar: bool, quiet: bool) -> None:
+        """Write to ``stream``; ``name`` stands before the bar."""
+        self._stream = stream
+        self._name = name
+        self._with_bar = bar
+        self._quiet = quiet
+        self._bar: Any = None
+
+    def __enter__(self) -> TextRenderer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Move the bar."""
+        if not self._with_bar:
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=event.tiles_total, desc=self._name, file=self._stream, bar_format=_BAR,
+                dynamic_ncols=True, leave=False, mininterval=0.2,
+            )  # fmt: skip
+        left = "" if event.remaining_s is None else f", {format_seconds(event.remaining_s)} left"
+        self._bar.set_postfix_str(f"{event.output_mp_per_s:.2f} MP/s{left}", refresh=False)
+        self._bar.update(event.tiles_done - self._bar.n)
+
+    def report(self, report: Report) -> None:
+        """Print the closing line."""
+        self.__exit__()
+        if not self._quiet:
+            print(summary(report), file=self._stream)
+
+    def error(self, error: SrpipeError) -> None:
+        """Print the error on one line."""
+        self.__exit__()
+        print(f"srpipe: {error}", file=self._stream)
+
+
+class JsonRenderer:
+    """One JSON object a line: ``{"event": "progress" | "report" | "error", …}``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write to ``stream``."""
+        self._stream = stream
+
+    def __enter__(self) -> JsonRenderer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Print a progress event."""
+        self._print("progress", event.as_dict())
+
+    def report(self, report: Report) -> None:
+        """Print the report."""
+        self._print("report", report.as_dict())
+
+    def error(self, error: SrpipeError) -> None:
+        """Print the error."""
+        facts = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+        self._print("error", facts)
+
+    def _print(self, event: str, facts: dict[str, Any]) -> None:
+        print(json.dumps({"event": event} | facts), file=self._stream, flush=True)
+
+
+def make_renderer(kind: ProgressKind, stream: TextIO, name: str, *, quiet: bool) -> Renderer:
+    """The renderer for ``--progress``; ``auto`` shows a bar on a terminal only."""
+    if kind == "json":
+        return JsonRenderer(stream)
+    bar = kind == "bar" or (kind == "auto" and stream.isatty() and not quiet)
+    return TextRenderer(stream, name, bar=bar, quiet=quiet)
+
+
+def summary(report: Report) -> str:
+    """One line with a job's totals."""
+    workers = f"{report.workers} worker{'s' if report.workers > 1 else ''}"
+    engine = "one process" if report.engine == "serial" else workers
+    return (
+        f"{report.output}: {report.output_size} ({report.output_size.megapixels:.1f} MP) from "
+        f"{report.input_size} in {format_seconds(report.seconds)}, {report.output_mp_per_s:.2f} MP/s "
+        f"({report.model} on {report.device}, {engine}, {report.threads} threads; {report.tiles} "
+        f"tiles of {report.tile}, stride {report.stride}, {report.redundancy:.1%} redundant, "
+        f"batch {report.batch_size})"
+    )
+
+
+def format_seconds(seconds: float) -> str:
+    """``4.2 s``, ``3:07``, ``1:02:45``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, whole_s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{whole_s:02}" if hours else f"{minutes}:{whole_s:02}"

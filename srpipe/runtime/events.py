@@ -1,0 +1,139 @@
+"""What a caller hears of a job: progress while it runs, a report at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from srpipe.plan.geometry import Size
+from srpipe.plan.job import Plan
+from srpipe.runtime.messages import Blend, Done
+from srpipe.runtime.scheduler import Scheduler
+from srpipe.runtime.stages import STAGES, stage_of
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressEvent:
+    """How far a job is."""
+
+    state: Literal["started", "running", "finished"]
+    tiles_done: int
+    tiles_total: int
+    output_mp_done: float
+    """Megapixels of the output whose tiles are blended."""
+    output_mp_total: float
+    elapsed_s: float
+    output_mp_per_s: float
+    remaining_s: float | None
+    """None until it can be told."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields as plain values, for JSON."""
+        return asdict(self)
+
+
+ProgressCallback = Callable[[ProgressEvent], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a finished job did."""
+
+    input: str
+    output: str
+    model: str
+    input_size: Size
+    output_size: Size
+    tiles: int
+    tile: Size
+    """Input pixels."""
+    stride: Size
+    """Largest distance of two tiles' origins, input pixels."""
+    redundancy: float
+    """Share of the model's work beyond one computation per input pixel."""
+    batch_size: int
+    workers: int
+    threads: int
+    device: str
+    engine: Literal["serial", "local"]
+    seconds: float
+    """The whole job, from plan to file in place."""
+    stage_s: dict[str, float] = field(default_factory=dict)
+    """Seconds each stage was busy, all its threads added up."""
+
+    @property
+    def output_mp_per_s(self) -> float:
+        """Megapixels of output per second of the whole job."""
+        return self.output_size.megapixels / max(self.seconds, 1e-9)
+
+    @property
+    def input_mp_per_s(self) -> float:
+        """Megapixels of input per second of the whole job."""
+        return self.input_size.megapixels / max(self.seconds, 1e-9)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields and rates as plain values, for JSON."""
+        rates = {"output_mp_per_s": self.output_mp_per_s, "input_mp_per_s": self.input_mp_per_s}
+        return asdict(self) | rates
+
+
+class Monitor:
+    """Turns what stages report into progress events and the final report."""
+
+    def __init__(self, plan: Plan, callback: ProgressCallback | None, begin_s: float) -> None:
+        """Watch a job that began at ``begin_s`` on the monotonic clock."""
+        self._plan = plan
+        self._callback = callback
+        self._begin_s = begin_s
+        self._stage_s = dict.fromkeys(STAGES, 0.0)
+
+    def started(self) -> None:
+        """Tell that the job has begun."""
+        self._tell("started", 0)
+
+    def on_done(self, done: Done, scheduler: Scheduler) -> None:
+        """Take note of a carried-out instruction."""
+        self._stage_s[stage_of(done.instruction)] += done.busy_s
+        if isinstance(done.instruction, Blend):
+            self._tell("running", scheduler.tiles_done)
+
+    def finished(self) -> Report:
+        """Tell that the output is in place, and sum up."""
+        self._tell("finished", self._plan.grid.n_tiles)
+        plan, grid = self._plan, self._plan.grid
+        return Report(
+            input=plan.image.path,
+            output=plan.output.path,
+            model=plan.model.name,
+            input_size=plan.image.size,
+            output_size=plan.output_size,
+            tiles=grid.n_tiles,
+            tile=grid.tile,
+            stride=Size(grid.x.stride_px, grid.y.stride_px),
+            redundancy=grid.redundancy,
+            batch_size=plan.batch_size,
+            workers=plan.workers,
+            threads=plan.threads,
+            device=plan.device,
+            engine="serial" if plan.serial else "local",
+            seconds=time.monotonic() - self._begin_s,
+            stage_s=self._stage_s,
+        )
+
+    def _tell(self, state: Literal["started", "running", "finished"], tiles_done: int) -> None:
+        if self._callback is None:
+            return
+        now_s = time.monotonic()
+        total = self._plan.grid.n_tiles
+        elapsed_s = now_s - self._begin_s
+        total_mp = self._plan.output_size.megapixels
+        done_mp = total_mp * tiles_done / total
+        remaining_s = elapsed_s * (total - tiles_done) / tiles_done if tiles_done else None
+        self._callback(
+            ProgressEvent(
+                state, tiles_done, total, done_mp, total_mp, elapsed_s, done_mp / max(elapsed_s, 1e-9),
+                remaining_s,
+            )
+        )  # fmt: skip

@@ -1,0 +1,54 @@
+"""Fixed pieces of shared memory: tiles, batches and results in flight.
+
+Who may touch a slot, and when, is the scheduler's to say (:mod:`srpipe.runtime.scheduler` states
+the table); here is only where the slots lie.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+import numpy.typing as npt
+
+from srpipe.plan.colour import Pixels
+from srpipe.plan.geometry import round_up
+from srpipe.plan.job import Plan
+from srpipe.plan.memory import Shape, count
+
+_ALIGNMENT_BYTES = 64
+
+
+class Slots:
+    """Numpy views of all slots of a job over one piece of memory."""
+
+    def __init__(self, plan: Plan, memory: mmap.mmap) -> None:
+        """Lay the slots out over ``memory``, which must hold :func:`slots_bytes`."""
+        shapes, counts = plan.slot_shapes, plan.slot_counts
+        self._memory = memory
+        self._offset = 0
+        pixel, value = np.dtype(plan.image.numpy_dtype), np.dtype(plan.model.dtype)
+        self.tiles: list[Pixels] = [self._take(shapes.tile, pixel) for _ in range(counts.tile)]
+        self.batches = [self._take(shapes.batch, value) for _ in range(counts.batch)]
+        self.results = [self._take(shapes.result, value) for _ in range(counts.result)]
+
+    def _take(self, shape: Shape, dtype: np.dtype) -> npt.NDArray:  # type: ignore[type-arg]
+        flat = np.frombuffer(self._memory, dtype, count(shape), self._offset)
+        self._offset += round_up(flat.nbytes, _ALIGNMENT_BYTES)
+        return flat.reshape(shape)
+
+
+def slots_bytes(plan: Plan) -> int:
+    """Bytes that the slots of a plan take, alignment included."""
+    counts = plan.slot_counts
+    return plan.slot_bytes + _ALIGNMENT_BYTES * (counts.tile + counts.batch + counts.result)
+
+
+def local_slots(plan: Plan) -> Slots:
+    """Slots in this process's own memory."""
+    return Slots(plan, mmap.mmap(-1, slots_bytes(plan)))
+
+
+def shared_slots(plan: Plan, descriptor: int) -> Slots:
+    """Slots in memory that other processes map too."""
+    return Slots(plan, mmap.mmap(descriptor, slots_bytes(plan)))

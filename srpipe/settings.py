@@ -1,0 +1,85 @@
+"""What a caller may ask for, and nothing that is found out later."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from srpipe.errors import SettingsError
+
+Blend = Literal["feather", "mean", "crop"]
+Engine = Literal["auto", "serial", "local"]
+
+DEFAULT_MODEL = "lite-x2"
+MAX_TILE_SIZE_PX = 8192
+MAX_BATCH_SIZE = 256
+MAX_WORKERS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One request's options; ``None`` means that srpipe chooses.
+
+    Raises:
+        SettingsError: a value is out of range.
+    """
+
+    model: str = DEFAULT_MODEL
+    """A bundled model's name, or the path of an .onnx file."""
+    tile_size: int | None = None
+    """Side of a tile, input pixels."""
+    overlap: int | None = None
+    """Input pixels that two neighbouring tiles share, in total (stride = tile_size - overlap)."""
+    blend: Blend = "feather"
+    """How seams are blended."""
+    batch_size: int | None = None
+    """Tiles that go through the model together."""
+    workers: int | None = None
+    """ONNX sessions, each a process of its own."""
+    threads: int | None = None
+    """Cores one session may use."""
+    device: str = "auto"
+    """ONNX Runtime device: auto, cpu, cuda, cuda:1, …"""
+    job_dir: str | None = None
+    """Folder for the job's files; ``OUTPUT.srpipe`` by default."""
+    overwrite: bool = False
+    """Replace an output that exists."""
+    engine: Engine = "auto"
+    """serial (one process), local (all stages are processes), or auto: serial for few tiles."""
+
+    def __post_init__(self) -> None:
+        _check_range("tile_size", self.tile_size, 1, MAX_TILE_SIZE_PX, "input pixels")
+        _check_range("overlap", self.overlap, 0, MAX_TILE_SIZE_PX // 2, "input pixels")
+        _check_range("batch_size", self.batch_size, 1, MAX_BATCH_SIZE, "tiles")
+        _check_range("workers", self.workers, 1, MAX_WORKERS, "processes")
+        _check_range("threads", self.threads, 1, 4 * max(os.cpu_count() or 1, 64), "cores")
+        _check_choice("blend", self.blend, get_args(Blend))
+        _check_choice("engine", self.engine, get_args(Engine))
+        if not self.model:
+            raise SettingsError("model is empty: name a bundled model or an .onnx file.")
+        if self.tile_size is not None and self.overlap is not None:
+            check_overlap(self.tile_size, self.overlap)
+
+
+def check_overlap(tile_size_px: int, overlap_px: int) -> None:
+    """Refuse an overlap of half a tile or more: a pixel would lie in three tiles of a row."""
+    if 2 * overlap_px >= tile_size_px:
+        raise SettingsError(
+            f"overlap {overlap_px} is half of the tile size {tile_size_px} or more: "
+            f"use an overlap below {(tile_size_px + 1) // 2}, or larger tiles."
+        )
+
+
+def _check_range(name: str, value: int | None, low: int, high: int, unit: str) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SettingsError(f"{name} must be a whole number of {unit}, not {value!r}.")
+    if not low <= value <= high:
+        raise SettingsError(f"{name} is {value}: it must be {low} to {high} {unit}.")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SettingsError(f"{name} is {value!r}: it must be one of {', '.join(choices)}.")
