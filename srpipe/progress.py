@@ -11,7 +11,7 @@ from srpipe.runtime.events import ProgressEvent, Report
 
 ProgressKind = Literal["auto", "bar", "json", "none"]
 
-_BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} tiles, {postfix}"
+_BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} tiles{postfix}"
 
 
 class Renderer(Protocol):

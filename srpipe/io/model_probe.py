@@ -20,7 +20,9 @@ from srpipe.io.session import Session, Tensor
 from srpipe.plan.model_info import Layout, ModelInfo
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
-_MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128, 3, 6, 12, 24, 48, 96, 5, 10, 20, 7, 14, 28, 56)
+_MULTIPLES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 56, 64, 96, 128)
+# Probes are at least this large, for models that pad by reflection.
+_PROBE_PX = 32
 _MAX_SCALE = 8
 # A change of the result below this share of the range is no reach.
 _REACH_TOLERANCE = 1e-3
@@ -144,7 +146,8 @@ def _ports(name: str, session: Session, white: float) -> Iterator[_Port]:
     found = False
     for layout, axis in (("NCHW", 1), ("NHWC", 3)):
         for channels in (3, 1):
-            if dims[axis] not in (channels, None):
+            free = dims[axis] is None and dims[1] is None
+            if dims[axis] != channels and not free:
                 continue
             found = True
             height, width = dims[2:4] if axis == 1 else dims[1:3]
@@ -183,15 +186,15 @@ def _number(name: str, metadata: dict[str, str], key: str, default: float) -> fl
 def _find_scale(
     name: str, session: Session, port: _Port, metadata: dict[str, str]
 ) -> tuple[int, int]:
-    """Size multiple and scale: the first multiple whose odd product sizes work."""
+    """Scale and size multiple: the first at which two sizes work that share no larger measure."""
     free = port.height_px is None or port.width_px is None
     multiples = _MULTIPLES if free else (1,)
     if free and "size_multiple" in metadata:
         multiples = (max(1, int(_number(name, metadata, "size_multiple", 1))),)
     seen = ""
     for multiple in multiples:
-        # Odd products of the multiple, so that none is a multiple of the next candidate by chance.
-        height, width = (_odd_product(multiple, 32), _odd_product(multiple, 48))
+        height = _probe_px(multiple)
+        width = height + multiple
         batch = port.noise(port.batch or 1, port.height_px or height, port.width_px or width)
         result = port.run(session, batch)
         if result is None:
@@ -209,15 +212,14 @@ def _find_scale(
     )
 
 
-def _odd_product(multiple: int, at_least: int) -> int:
-    factor = max(1, -(-at_least // multiple)) | 1
-    return multiple * factor
+def _probe_px(multiple: int) -> int:
+    return -(-_PROBE_PX // multiple) * multiple
 
 
 def _find_batch(session: Session, port: _Port, multiple: int) -> tuple[int | None, bool]:
     """The fixed batch size if there is one, and whether a batch equals its tiles bit for bit."""
-    height = port.height_px or _odd_product(multiple, 16)
-    width = port.width_px or _odd_product(multiple, 16)
+    height = port.height_px or _probe_px(multiple)
+    width = port.width_px or _probe_px(multiple)
     n = port.batch or 2
     pair = port.noise(n, height, width)
     together = port.run(session, pair)
@@ -257,7 +259,7 @@ def _find_radius(name: str, session: Session, port: _Port, multiple: int, scale:
     told = session.metadata.get("receptive_radius_px", "")
     if told.isdigit():
         return int(told)
-    height = port.height_px or _odd_product(multiple, 8)
+    height = port.height_px or _probe_px(multiple)
     width = port.width_px or -(-2 * _MAX_REACH_PX // multiple) * multiple
     half = width // 2
     first = port.noise(port.batch or 1, height, width, seed=1)

@@ -77,14 +77,22 @@ def _describe(name: str, image: Any) -> ImageInfo:
     )
 
 
-def read_carried_fields(path: str, scale: int) -> dict[str, Any]:
-    """What an output takes over from its input: profile, EXIF, XMP, IPTC, orientation, and the
-    resolution (pixels per mm) times ``scale``, so that the print size stays.
+def carry_fields(path: str, image: Any, scale: int) -> Any:
+    """Give ``image`` what an output takes over from its input at ``path``.
+
+    That is profile, EXIF, XMP, IPTC and orientation, and the resolution times ``scale``, so that the
+    print size stays.
     """
-    image = _open(path)
-    present = set(image.get_fields())
-    fields = {name: image.get(name) for name in _CARRIED if name in present}
-    return fields | {"xres": image.xres * scale, "yres": image.yres * scale}
+    source = _open(path)
+    types = {bytes: pyvips.GValue.blob_type, int: pyvips.GValue.gint_type}
+    # The copy has a header of its own that may be changed.
+    image = image.copy(xres=source.xres * scale, yres=source.yres * scale)
+    present = set(source.get_fields())
+    for name in _CARRIED:
+        if name in present:
+            value = source.get(name)
+            image.set_type(types[type(value)], name, value)
+    return image
 
 
 class TileReader:

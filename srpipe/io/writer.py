@@ -13,13 +13,12 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from srpipe.errors import WriteError
 from srpipe.io.canvas import open_pixels
-from srpipe.io.source import read_carried_fields
+from srpipe.io.source import carry_fields
 from srpipe.io.vips import first_line, pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.job import Plan
@@ -97,20 +96,14 @@ class ImageWriter:
             source = pyvips.Source.new_from_descriptor(read_end)
             image = pyvips.Image.new_from_source(source, "", access="sequential")
             target = pyvips.Target.new_to_file(self._path)
-            self._with_fields(image).write_to_target(target, self._plan.output.vips_format)
+            image = carry_fields(self._plan.image.path, image, self._plan.scale)
+            image.write_to_target(target, self._plan.output.vips_format)
         except pyvips.Error as error:
             self._error = first_line(error)
         except Exception as error:  # a thread's exception would be lost
             self._error = f"{type(error).__name__}: {error}"
         finally:
             os.close(read_end)
-
-    def _with_fields(self, image: Any) -> Any:
-        types = {bytes: pyvips.GValue.blob_type, int: pyvips.GValue.gint_type}
-        image = image.copy()  # a private header, before it is changed
-        for name, value in read_carried_fields(self._plan.image.path, self._plan.scale).items():
-            image.set_type(types.get(type(value), pyvips.GValue.gdouble_type), name, value)
-        return image
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)

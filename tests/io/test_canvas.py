@@ -1,0 +1,161 @@
+"""The accumulator's arithmetic against the float64 oracle, with the JIT on and off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from srpipe.errors import CoverageError, InferenceError
+from srpipe.io import canvas as canvas_module
+from srpipe.io.canvas import Canvas, open_pixels, reserve_canvas
+from srpipe.plan.geometry import Size
+from srpipe.plan.job import Plan
+from srpipe.plan.kernels import blend_tile
+from srpipe.plan.window import axis_weights
+from srpipe.settings import Blend
+from tests import naive
+from tests.factories import make_test_plan
+
+shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def random_tiles(plan: Plan, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    height, width = plan.grid.tile.height * plan.scale, plan.grid.tile.width * plan.scale
+    shape = (plan.image.bands, height, width)
+    # Beyond [0, 1] on purpose: the end must clip.
+    return [rng.random(shape, np.float32) * 1.2 - 0.1 for _ in range(plan.grid.n_tiles)]
+
+
+def blend_all(plan: Plan, tiles: list[np.ndarray]) -> np.ndarray:
+    reserve_canvas(plan)
+    canvas = Canvas(plan)
+    for i, planes in enumerate(tiles):
+        canvas.add(i, planes)
+    assert canvas.finished_rows_px == plan.output_size.height
+    assert canvas.stored_px == plan.output_size.pixels
+    return np.array(open_pixels(plan, "r"))
+
+
+def oracle(plan: Plan, tiles: list[np.ndarray]) -> np.ndarray:
+    grid, scale = plan.grid, plan.scale
+    wx = [
+        axis_weights(grid.x, i, plan.blend, plan.trim_px[0], scale) for i in range(grid.x.n_tiles)
+    ]
+    wy = [
+        axis_weights(grid.y, i, plan.blend, plan.trim_px[1], scale) for i in range(grid.y.n_tiles)
+    ]
+    planes = naive.weighted_sum(grid, tiles, wx, wy, scale)
+    return naive.to_integers(planes.transpose(1, 2, 0), np.dtype(plan.image.numpy_dtype))
+
+
+def assert_same_but_for_rounding(actual: np.ndarray, expected: np.ndarray) -> None:
+    difference = np.abs(actual.astype(np.int64) - expected.astype(np.int64))
+    assert difference.max(initial=0) <= 1
+    assert (difference > 0).mean() < 0.01
+
+
+@shared_folder
+@given(
+    width=st.integers(1, 90),
+    height=st.integers(1, 90),
+    bands=st.integers(1, 4),
+    dtype=st.sampled_from(["uint8", "uint16"]),
+    scale=st.integers(1, 3),
+    blend=st.sampled_from(get_args(Blend)),
+    tile=st.integers(2, 40),
+    fixed=st.booleans(),
+    overlap_share=st.floats(0, 0.49),
+)
+def test_canvas_equals_float64_oracle(
+    tmp_path: Path,
+    width: int,
+    height: int,
+    bands: int,
+    dtype: str,
+    scale: int,
+    blend: Blend,
+    tile: int,
+    fixed: bool,
+    overlap_share: float,
+) -> None:
+    model: dict[str, Any] = {"scale": scale, "channels": 1 if bands < 3 else 3}
+    if fixed:
+        model |= {"height_px": tile, "width_px": tile}
+    plan = make_test_plan(
+        tmp_path,
+        image={"size": Size(width, height), "bands": bands, "dtype": dtype},
+        model=model,
+        blend=blend,
+        tile_size=tile,
+        overlap=min(int(tile * overlap_share), (tile - 1) // 2),
+    )
+    tiles = random_tiles(plan)
+    assert_same_but_for_rounding(blend_all(plan, tiles), oracle(plan, tiles))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_kernel_without_jit_gives_the_same_bytes(
+    tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_test_plan(
+        tmp_path,
+        image={"size": Size(50, 31), "dtype": dtype},
+        model={"scale": 1},
+        tile_size=20,
+        overlap=7,
+    )
+    tiles = random_tiles(plan)
+    compiled = blend_all(plan, tiles)
+    monkeypatch.setattr(canvas_module, "blend_tile", blend_tile.py_func)
+    np.testing.assert_array_equal(blend_all(plan, tiles), compiled)
+
+
+def test_repeating_tiles_rewrites_the_same_bytes(tmp_path: Path) -> None:
+    """What a resume relies on: seams are assigned, never added to."""
+    plan = make_test_plan(tmp_path, tile_size=64, overlap=16)
+    tiles = random_tiles(plan)
+    once = blend_all(plan, tiles)
+    canvas = Canvas(plan)
+    for i, planes in enumerate(tiles):
+        canvas.add(i, planes)
+        canvas._next_tile -= 1
+        canvas.add(i, planes)
+    np.testing.assert_array_equal(np.array(open_pixels(plan, "r")), once)
+
+
+def test_finished_rows_never_change_again(tmp_path: Path) -> None:
+    plan = make_test_plan(tmp_path, tile_size=64, overlap=16)
+    reserve_canvas(plan)
+    canvas = Canvas(plan)
+    pixels = open_pixels(plan, "r")
+    frozen = np.zeros((0,))
+    for i, planes in enumerate(random_tiles(plan)):
+        canvas.add(i, planes)
+        np.testing.assert_array_equal(pixels[: len(frozen)], frozen.reshape(len(frozen), 600, 3))
+        frozen = np.array(pixels[: canvas.finished_rows_px])
+    assert len(frozen) == 400
+
+
+def test_tile_out_of_turn_is_refused(tmp_path: Path) -> None:
+    plan = make_test_plan(tmp_path, tile_size=64)
+    reserve_canvas(plan)
+    with pytest.raises(CoverageError, match="tile 1 came when tile 0 was due"):
+        Canvas(plan).add(1, random_tiles(plan)[1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_name_the_tile(tmp_path: Path, value: float) -> None:
+    plan = make_test_plan(tmp_path, tile_size=64, overlap=16, model={"dtype": "float16"})
+    reserve_canvas(plan)
+    canvas = Canvas(plan)
+    tiles = random_tiles(plan)
+    canvas.add(0, tiles[0])
+    tiles[1][0, 3, 4] = value
+    with pytest.raises(InferenceError, match=r"1 values of tile 1 .*use a float32 model"):
+        canvas.add(1, tiles[1])

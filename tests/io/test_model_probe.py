@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from srpipe.errors import DeviceError, InferenceError, ModelError
+from srpipe.io.model_probe import probe_model
+from srpipe.io.session import Session, available_devices, resolve_device
+from srpipe.models.zoo import bundled_models, find_model
+from tests.onnx_models import classifier_model, conv_model, elementwise_model, save
+
+
+@pytest.mark.parametrize("scale", range(1, 9))
+def test_scale(tmp_path: Path, scale: int) -> None:
+    info = probe_model(conv_model(tmp_path / "m.onnx", scale=scale))
+    assert (info.scale, info.multiple_px, info.batch) == (scale, 1, None)
+
+
+@pytest.mark.parametrize("multiple", [2, 4, 8, 16, 64, 3, 7, 12])
+def test_multiple_is_found_by_trying(tmp_path: Path, multiple: int) -> None:
+    info = probe_model(conv_model(tmp_path / "m.onnx", multiple=multiple, scale=1, layers=1))
+    assert (info.multiple_px, info.least_px, info.scale) == (multiple, multiple, 1)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("free", [True, False])
+def test_layout_dtype_channels(
+    tmp_path: Path, layout: str, dtype: str, channels: int, free: bool
+) -> None:
+    sizes: dict[str, Any] = {} if free else {"batch": 2, "height": 32, "width": 48}
+    path = conv_model(tmp_path / "m.onnx", layout=layout, dtype=dtype, channels=channels, **sizes)
+    info = probe_model(path)
+    assert (info.layout, info.dtype, info.channels, info.scale) == (layout, dtype, channels, 2)
+    expected = (None, None, None) if free else (2, 32, 48)
+    assert (info.batch, info.height_px, info.width_px) == expected
+    assert info.batch_exact
+
+
+@pytest.mark.parametrize(("layers", "multiple"), [(1, 1), (2, 1), (5, 1), (2, 4)])
+def test_radius_is_measured(tmp_path: Path, layers: int, multiple: int) -> None:
+    info = probe_model(conv_model(tmp_path / "m.onnx", layers=layers, multiple=multiple))
+    assert info.radius_px is not None
+    assert 0 < info.radius_px <= layers + (2 * multiple if multiple > 1 else 0)
+
+
+def test_unbounded_reach_is_unknown(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["input"], ["mean"]),
+        helper.make_node("Sub", ["input", "mean"], ["output"]),
+    ]
+    info = probe_model(save(tmp_path / "m.onnx", nodes, [], ["n", 3, "h", "w"]))
+    assert info.radius_px is None
+
+
+def test_baked_in_batch_counts_as_fixed(tmp_path: Path) -> None:
+    shape = onnx.numpy_helper.from_array(np.array([1, 3, -1, 40], np.int64), "shape")
+    nodes = [helper.make_node("Reshape", ["input", "shape"], ["output"])]
+    info = probe_model(save(tmp_path / "m.onnx", nodes, [shape], ["n", 3, "h", 40]))
+    assert (info.batch, info.width_px, info.height_px) == (1, 40, None)
+
+
+def test_metadata_tells_what_cannot_be_measured(tmp_path: Path) -> None:
+    told = {"value_range": "255", "color_order": "bgr", "name": "mine", "size_multiple": "8"}
+    info = probe_model(conv_model(tmp_path / "m.onnx", metadata=told))
+    assert (info.value_range, info.bgr, info.name, info.multiple_px) == (255.0, True, "mine", 8)
+    bad = conv_model(tmp_path / "bad.onnx", metadata={"value_range": "white"})
+    with pytest.raises(ModelError, match="value_range='white'"):
+        probe_model(bad)
+
+
+def test_what_is_no_image_model_is_described(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no image-to-image model \(input tensor\(float\)"):
+        probe_model(classifier_model(tmp_path / "classifier.onnx"))
+    with pytest.raises(ModelError, match="neither 1 nor 3 channels"):
+        probe_model(save(tmp_path / "five.onnx", _identity(), [], ["n", 5, "h", "w"]))
+    with pytest.raises(ModelError, match="four dimensions"):
+        probe_model(save(tmp_path / "flat.onnx", _identity(), [], ["n", 3], output_rank=2))
+    turned = [helper.make_node("Transpose", ["input"], ["output"], perm=[0, 1, 3, 2])]
+    with pytest.raises(ModelError, match="no input size gave"):
+        probe_model(save(tmp_path / "turned.onnx", turned, [], ["n", 3, "h", "w"]))
+
+
+def _identity() -> list[onnx.NodeProto]:
+    return [helper.make_node("Identity", ["input"], ["output"])]
+
+
+def test_corrupt_and_missing_models(tmp_path: Path) -> None:
+    corrupt = tmp_path / "corrupt.onnx"
+    corrupt.write_bytes(b"\x08\x07not a model")
+    with pytest.raises(ModelError, match="cannot be loaded as an ONNX model"):
+        probe_model(corrupt)
+    whole = conv_model(tmp_path / "whole.onnx").read_bytes()
+    corrupt.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        probe_model(corrupt)
+    with pytest.raises(ModelError, match="does not exist"):
+        probe_model(tmp_path / "nowhere.onnx")
+
+
+def test_zoo_suggests_the_nearest_name(tmp_path: Path) -> None:
+    assert find_model("lite-x2") == bundled_models()["lite-x2"]
+    with pytest.raises(ModelError, match="did you mean 'lite-x2'"):
+        find_model("litex2")
+    with pytest.raises(ModelError, match="does not exist"):
+        find_model("models/nothing.onnx")
+    other = conv_model(tmp_path / "model.bin")
+    assert find_model(other) == other
+
+
+def test_bundled_models_are_what_they_say() -> None:
+    for name, path in bundled_models().items():
+        info = probe_model(path)
+        assert info.name == name
+        assert info.metadata["scale"] == str(info.scale)
+        assert {"architecture", "licence", "training_data", "psnr_luma_db"} <= set(info.metadata)
+        assert (info.batch, info.height_px, info.width_px) == (None, None, None)
+        weights = onnx.load(path).graph.initializer
+        parameters = sum(int(np.prod(w.dims)) for w in weights if w.data_type == 1)
+        assert parameters <= 60_000
+        assert path.stat().st_size < 3_000_000
+
+
+def test_devices() -> None:
+    assert resolve_device("auto") in available_devices()
+    assert resolve_device("cpu") == "cpu"
+    with pytest.raises(DeviceError, match="unknown"):
+        resolve_device("quantum")
+    absent = "coreml" if "coreml" not in available_devices() else "directml"
+    with pytest.raises(DeviceError, match="is not there"):
+        resolve_device(absent)
+
+
+def test_run_writes_straight_into_the_result(x2_model: Path) -> None:
+    session = Session(str(x2_model), "cpu", 1)
+    batch = np.random.default_rng(0).random((2, 3, 20, 24), np.float32)
+    result = np.full((2, 3, 40, 48), np.nan, np.float32)
+    session.run("input", "output", batch, result)
+    np.testing.assert_array_equal(result, session.run_free("input", "output", batch))
+    with pytest.raises(InferenceError, match="failed on a batch"):
+        session.run("input", "output", batch[:, :1].copy(), result)
+
+
+def test_elementwise_model_is_an_image_model(tmp_path: Path) -> None:
+    info = probe_model(elementwise_model(tmp_path / "m.onnx", "Identity"))
+    assert (info.scale, info.radius_px) == (1, 0)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+import pytest
+
+from srpipe.errors import OutputError, SpaceError
+from srpipe.io import space
+from srpipe.io.job_folder import JobFolder
+from srpipe.plan.geometry import Size
+from tests.factories import make_test_plan
+
+
+@pytest.mark.parametrize(
+    ("n", "text"), [(0, "0 bytes"), (999, "999 bytes"), (64_000_000, "64 MB"), (2.5e12, "2.5 TB")]
+)
+def test_format_bytes(n: float, text: str) -> None:
+    assert space.format_bytes(n) == text
+
+
+def test_reserved_file_is_really_there(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    space.reserve_file(str(path), 1 << 20)
+    assert path.stat().st_blocks * 512 >= 1 << 20
+
+
+def test_shared_memory_has_no_name_and_is_shared() -> None:
+    descriptor = space.reserve_shared_memory(8192, "/nowhere")
+    with mmap.mmap(descriptor, 8192) as one, mmap.mmap(descriptor, 8192) as other:
+        one[5000] = 7
+        assert other[5000] == 7
+    os.close(descriptor)
+
+
+def test_too_little_memory_says_how_much(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(space, "available_memory_bytes", lambda: 1_000_000)
+    with pytest.raises(SpaceError, match=r"2 MB \(2000000 bytes\).*1 MB is free"):
+        space.reserve_shared_memory(2_000_000, str(tmp_path))
+
+
+def test_cgroup_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("900000\n")
+    (tmp_path / "memory.stat").write_text("anon 500000\ninactive_file 300000\n")
+    assert space._cgroup_room(tmp_path, "memory.max", "memory.current") == 400_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert space._cgroup_room(tmp_path, "memory.max", "memory.current") is None
+    assert space.available_memory_bytes() is not None
+
+
+def test_too_little_disk_is_known_before_the_first_tile(tmp_path: Path) -> None:
+    free = space.free_disk_bytes(str(tmp_path))
+    side = int((free / 3) ** 0.5)
+    plan = make_test_plan(tmp_path, image={"size": Size(side, side)})
+    folder = JobFolder(plan)
+    with pytest.raises(SpaceError, match=r"needs .* bytes\) and has .* bytes\) free"):
+        folder.prepare()
+    folder.remove()
+    folder.release()
+    assert not Path(plan.job_dir).exists()
+
+
+def test_a_reservation_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match="--job-dir"):
+        space.reserve_file(str(tmp_path / "a"), 1 << 55)
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_runs_cannot_share_a_job_folder(tmp_path: Path) -> None:
+    plan = make_test_plan(tmp_path)
+    first = JobFolder(plan)
+    with pytest.raises(OutputError, match="another srpipe is working"):
+        JobFolder(plan)
+    first.release()
+    JobFolder(plan).release()
+
+
+def test_a_folder_with_other_files_is_not_touched(tmp_path: Path) -> None:
+    plan = make_test_plan(tmp_path)
+    precious = Path(plan.job_dir, "thesis.txt")
+    precious.write_text("years of work")
+    with pytest.raises(OutputError, match="no srpipe job"):
+        JobFolder(plan)
+    assert precious.exists()

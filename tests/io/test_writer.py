@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srpipe.errors import WriteError
+from srpipe.io.canvas import open_pixels, reserve_canvas
+from srpipe.io.vips import pyvips
+from srpipe.io.writer import ImageWriter
+from srpipe.plan.geometry import Size
+from srpipe.plan.job import Plan
+from tests.conftest import photograph_pixels, read_pixels, write_pixels
+from tests.factories import make_test_plan
+
+
+def plan_with_pixels(
+    tmp_path: Path, bands: int = 3, dtype: str = "uint8", output: str = "out.tif"
+) -> tuple[Plan, np.ndarray]:
+    source = write_pixels(tmp_path / "in.tif", photograph_pixels(100, 150, bands, dtype))
+    plan = make_test_plan(
+        tmp_path,
+        image={"path": str(source), "size": Size(150, 100), "bands": bands, "dtype": dtype},
+        output=output,
+    )
+    reserve_canvas(plan)
+    pixels = photograph_pixels(200, 300, bands, dtype)
+    open_pixels(plan, "r+")[...] = pixels
+    return plan, pixels
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("bands", [1, 2, 3, 4])
+@pytest.mark.parametrize("output", ["o.tif", "o.tif[pyramid,tile]", "o.png", "o.v"])
+def test_every_depth_and_band_count(tmp_path: Path, dtype: str, bands: int, output: str) -> None:
+    plan, pixels = plan_with_pixels(tmp_path, bands, dtype, output)
+    path = tmp_path / f"part{Path(plan.output.path).suffix}"
+    writer = ImageWriter(plan, str(path))
+    for stop in (0, 1, 90, 90, 200):
+        writer.write_rows(stop)
+    writer.finish()
+    np.testing.assert_array_equal(read_pixels(path), pixels)
+
+
+@pytest.mark.parametrize(("output", "loader"), [("o.jpg", "jpegload"), ("o.webp", "webpload")])
+def test_lossy_formats(tmp_path: Path, output: str, loader: str) -> None:
+    plan, pixels = plan_with_pixels(tmp_path, output=output)
+    path = tmp_path / output
+    writer = ImageWriter(plan, str(path))
+    writer.finish()
+    assert pyvips.Image.new_from_file(str(path)).get("vips-loader") == loader
+    assert np.abs(read_pixels(path).astype(int) - pixels).mean() < 3
+
+
+def test_rows_are_encoded_before_the_last_is_known(tmp_path: Path) -> None:
+    source = write_pixels(tmp_path / "in.tif", photograph_pixels(100, 150))
+    plan = make_test_plan(
+        tmp_path,
+        image={"path": str(source), "size": Size(1000, 1000)},
+        output="o.tif[compression=none]",
+    )
+    reserve_canvas(plan)
+    path = tmp_path / "part.tif"
+    writer = ImageWriter(plan, str(path))
+    writer.write_rows(1900)
+    deadline_s = time.monotonic() + 10
+    while path.stat().st_size < 1_000_000 and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert path.stat().st_size >= 1_000_000
+    writer.finish()
+
+
+def test_unknown_option_and_missing_folder_are_errors(tmp_path: Path) -> None:
+    plan, _ = plan_with_pixels(tmp_path, output="o.tif[colour=blue]")
+    with pytest.raises(WriteError, match=r"o\.tif cannot be written .*colour"):
+        ImageWriter(plan, str(tmp_path / "part.tif")).finish()
+    plan, _ = plan_with_pixels(tmp_path)
+    with pytest.raises(WriteError, match="cannot be written"):
+        ImageWriter(plan, str(tmp_path / "nowhere" / "part.tif")).finish()
+
+
+def test_full_disk_is_an_error(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    plan, _ = plan_with_pixels(tmp_path, output="o.tif[compression=none]")
+    with pytest.raises(WriteError, match="cannot be written"):
+        ImageWriter(plan, "/dev/full").finish()
+
+
+def test_abort_leaves_no_file_and_no_thread(tmp_path: Path) -> None:
+    plan, _ = plan_with_pixels(tmp_path)
+    before = threading.active_count()
+    writer = ImageWriter(plan, str(tmp_path / "part.tif"))
+    writer.write_rows(50)
+    writer.abort()
+    assert not (tmp_path / "part.tif").exists()
+    assert threading.active_count() == before
+
+
+def test_profile_resolution_and_exif_are_carried(tmp_path: Path) -> None:
+    plan, _ = plan_with_pixels(tmp_path)
+    image = pyvips.Image.new_from_file(plan.image.path).copy(xres=10.0, yres=12.0)
+    profile = pyvips.Operation.call("profile_load", "srgb")
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+    image.set_type(pyvips.GValue.gint_type, "orientation", 6)
+    image.copy_memory().write_to_file(str(tmp_path / "tagged.tif"))
+    (tmp_path / "tagged.tif").rename(plan.image.path)
+    writer = ImageWriter(plan, str(tmp_path / "part.tif"))
+    writer.finish()
+    written = pyvips.Image.new_from_file(str(tmp_path / "part.tif"))
+    assert written.get("icc-profile-data") == profile
+    assert written.get("orientation") == 6
+    assert written.xres == pytest.approx(20, rel=1e-4)
+    assert written.yres == pytest.approx(24, rel=1e-4)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from srpipe.errors import OutputError, SettingsError
+from srpipe.plan.geometry import Size
+from srpipe.plan.memory import count
+from srpipe.settings import Settings
+from tests.factories import make_test_plan
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tile_size": 0}, "tile_size is 0"),
+        ({"tile_size": -5}, "tile_size is -5"),
+        ({"tile_size": 10**9}, "tile_size is 1000000000"),
+        ({"overlap": -1}, "overlap is -1"),
+        ({"tile_size": 64, "overlap": 32}, "half of the tile size"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"workers": 10**6}, "workers is 1000000"),
+        ({"threads": 0}, "threads is 0"),
+        ({"blend": "smooth"}, "feather, mean, crop"),
+        ({"tile_size": 2.5}, "whole number"),
+        ({"batch_size": True}, "whole number"),
+        ({"model": ""}, "model is empty"),
+    ],
+)
+def test_absurd_settings(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Settings(**changes)  # type: ignore[arg-type]
+
+
+def test_half_of_the_default_tile_is_too_much(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="overlap 128 is half of the tile size 256"):
+        make_test_plan(tmp_path, overlap=128)
+
+
+def test_tile_size_must_fit_the_models_multiple(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="use 192 or 256"):
+        make_test_plan(tmp_path, model={"multiple_px": 64}, tile_size=250)
+
+
+def test_overlap_must_leave_a_stride_of_the_multiple(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="whole multiple of 64"):
+        make_test_plan(tmp_path, model={"multiple_px": 64}, tile_size=64, overlap=8)
+
+
+def test_fixed_size_and_batch_are_the_models(tmp_path: Path) -> None:
+    model = {"height_px": 64, "width_px": 96, "batch": 4}
+    plan = make_test_plan(tmp_path, model=model)
+    assert plan.grid.tile == Size(96, 64)
+    assert plan.batch_size == 4
+    with pytest.raises(SettingsError, match="takes only a width of 96"):
+        make_test_plan(tmp_path, model=model, tile_size=64)
+    with pytest.raises(SettingsError, match="takes only batches of 4"):
+        make_test_plan(tmp_path, model=model, batch_size=2)
+
+
+def test_default_overlap_follows_the_radius(tmp_path: Path) -> None:
+    image = {"size": Size(2000, 2000)}
+    assert make_test_plan(tmp_path, image=image, model={"radius_px": 6}).grid.x.overlap_px >= 16
+    near = make_test_plan(tmp_path, image=image, model={"radius_px": 1})
+    far = make_test_plan(tmp_path, image=image, model={"radius_px": None})
+    assert near.grid.redundancy < far.grid.redundancy
+    assert far.grid.x.overlap_px >= 64
+
+
+def test_formats_are_checked_against_the_output(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="70000x200"):
+        make_test_plan(
+            tmp_path, image={"size": Size(35000, 100)}, model={"scale": 2}, output="o.jpg"
+        )
+
+
+def test_few_tiles_run_in_one_process(tmp_path: Path) -> None:
+    assert make_test_plan(tmp_path).serial
+    assert not make_test_plan(tmp_path, workers=2).serial
+    assert not make_test_plan(tmp_path, engine="local").serial
+    assert not make_test_plan(tmp_path, image={"size": Size(4000, 4000)}).serial
+
+
+def test_slots_do_not_grow_with_the_image(tmp_path: Path) -> None:
+    small = make_test_plan(tmp_path, image={"size": Size(4000, 4000)}, tile_size=256)
+    large = make_test_plan(tmp_path, image={"size": Size(400_000, 400_000)}, tile_size=256)
+    assert large.slot_bytes <= small.slot_bytes * 1.2
+
+
+def test_only_seams_are_float(tmp_path: Path) -> None:
+    plan = make_test_plan(tmp_path, image={"size": Size(32768, 32768)})
+    assert plan.pixels_bytes == 65536**2 * 3
+    assert plan.seam_shapes.n_bytes < 0.05 * plan.pixels_bytes
+    assert count(plan.seam_shapes.columns) > 0
+
+
+def test_threads_are_shared_among_workers(tmp_path: Path) -> None:
+    assert make_test_plan(tmp_path, cores=8, workers=2).threads == 4
+    assert make_test_plan(tmp_path, cores=1, workers=2).threads == 1
+    assert make_test_plan(tmp_path, device="cuda", engine="local").runners == 1
