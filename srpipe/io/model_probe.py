@@ -122,6 +122,7 @@ def _measure(name: str, session: Session, port: _Port, multiple: int, scale: int
         radius_px=_find_radius(name, session, port, multiple, scale),
         value_range=port.white,
         bgr=metadata.get("color_order", "rgb").lower() == "bgr",
+        tile_px=int(_number(name, metadata, "tile_size", 1)) if "tile_size" in metadata else None,
         metadata=metadata,
     )
 

@@ -1,31 +1,44 @@
 """Encodes the finished rows while later ones are still being computed.
 
-libvips pulls; the rows arrive. Between the two is a pipe that carries the pixels as a PNG whose
-deflate blocks are only stored (RFC 2083, RFC 1951 3.2.4): the one stream format that libvips reads
-from a pipe, that has every depth and band count needed, and that costs no more than a copy.
+libvips pulls pixels from the memory-mapped file as fast as it can, and must be kept from rows that
+are not final. A gate does that: a narrow black image whose rows arrive through a pipe as the real
+ones become final, widened and OR-ed with the pixels. Whoever wants a row waits for its gate. The
+pipe is small, so whoever opens the gate waits in turn for a saver that is behind.
+
+    pixels.raw ── rawload ──┐
+                            ├── OR ── saver ── file
+    pipe ── gate, widened ──┘
+
+The gate is a PNG whose deflate blocks are only stored, the one kind of stream that libvips reads
+from a pipe (PNG: ISO/IEC 15948; stored blocks: RFC 1951, 3.2.4).
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
-
-import numpy as np
+from typing import Any
 
 from srpipe.errors import WriteError
-from srpipe.io.canvas import open_pixels
+from srpipe.io.canvas import PIXELS_FILE
 from srpipe.io.source import carry_fields
 from srpipe.io.vips import first_line, pyvips
-from srpipe.plan.colour import Pixels
 from srpipe.plan.job import Plan
 
-_PNG_COLOUR_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}
-_STRIP_BYTES = 4 << 20
+# With a filter byte, 16 bytes a row: a pipe of one page holds 256 rows.
+_GATE_WIDTH_PX = 15
+_PIPE_BYTES = 4096
 _TIMEOUT_S = 0.5
+_INTERPRETATIONS = {
+    (1, "uint8"): "b-w",
+    (1, "uint16"): "grey16",
+    (3, "uint8"): "srgb",
+    (3, "uint16"): "rgb16",
+}
 
 
 class ImageWriter:
@@ -43,29 +56,30 @@ class ImageWriter:
         """
         self._plan = plan
         self._path = path
-        self._pixels = open_pixels(plan, "r")
         self._next_row = 0
         self._error: str | None = None
         read_end, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
-        self._stream = _StoredPng(plan)
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._deflate = zlib.compressobj(level=0)
         self._thread = threading.Thread(target=self._save, args=(read_end,), daemon=True)
         self._thread.start()
-        self._send(self._stream.header())
+        height = plan.output_size.height
+        header = struct.pack(">IIBBBBB", _GATE_WIDTH_PX, height, 8, 0, 0, 0, 0)
+        self._send(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header))
 
     def write_rows(self, stop_row: int) -> None:
-        """Hand over the final rows up to ``stop_row`` (exclusive).
+        """Let the saver have the final rows up to ``stop_row`` (exclusive).
 
         Raises:
             WriteError: the saver failed, as on a full disk.
         """
-        row_bytes = self._pixels[0].nbytes
-        step = max(1, _STRIP_BYTES // row_bytes)
-        while self._next_row < stop_row:
-            until = min(stop_row, self._next_row + step)
-            for chunk in self._stream.rows(self._pixels[self._next_row : until]):
-                self._send(chunk)
-            self._next_row = until
+        rows = stop_row - self._next_row
+        if rows > 0:
+            data = self._deflate.compress(bytes(rows * (1 + _GATE_WIDTH_PX)))
+            self._send(_chunk(b"IDAT", data + self._deflate.flush(zlib.Z_SYNC_FLUSH)))
+            self._next_row = stop_row
 
     def finish(self) -> None:
         """Write what is left, wait for the saver, and bring the file to the disk.
@@ -73,8 +87,8 @@ class ImageWriter:
         Raises:
             WriteError: the file could not be written whole.
         """
-        self.write_rows(self._pixels.shape[0])
-        self._send(self._stream.end())
+        self.write_rows(self._plan.output_size.height)
+        self._send(_chunk(b"IDAT", self._deflate.flush()) + _chunk(b"IEND", b""))
         self._close_pipe()
         self._thread.join()
         self._check()
@@ -93,8 +107,7 @@ class ImageWriter:
 
     def _save(self, read_end: int) -> None:
         try:
-            source = pyvips.Source.new_from_descriptor(read_end)
-            image = pyvips.Image.new_from_source(source, "", access="sequential")
+            image = self._gated_pixels(pyvips.Source.new_from_descriptor(read_end))
             target = pyvips.Target.new_to_file(self._path)
             image = carry_fields(self._plan.image.path, image, self._plan.scale)
             image.write_to_target(target, self._plan.output.vips_format)
@@ -104,6 +117,20 @@ class ImageWriter:
             self._error = f"{type(error).__name__}: {error}"
         finally:
             os.close(read_end)
+
+    def _gated_pixels(self, gate_source: Any) -> Any:
+        plan = self._plan
+        size = plan.output_size
+        pixels = pyvips.Image.rawload(
+            os.path.join(plan.job_dir, PIXELS_FILE),
+            size.width,
+            size.height,
+            plan.image.bands,
+            format="uchar" if plan.image.dtype == "uint8" else "ushort",
+            interpretation=_INTERPRETATIONS[plan.image.colours, plan.image.dtype],
+        )
+        gate = pyvips.Image.new_from_source(gate_source, "", access="sequential")
+        return pixels | gate.crop(0, 0, 1, size.height).zoom(size.width, 1)
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)
@@ -128,34 +155,6 @@ class ImageWriter:
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
-
-
-class _StoredPng:
-    """The pieces of an uncompressed PNG stream."""
-
-    def __init__(self, plan: Plan) -> None:
-        size, image = plan.output_size, plan.image
-        self._header = struct.pack(
-            ">IIBBBBB", size.width, size.height, 8 * image.sample_bytes,
-            _PNG_COLOUR_TYPE[image.bands], 0, 0, 0,
-        )  # fmt: skip
-        self._deflate = zlib.compressobj(level=0)
-
-    def header(self) -> bytes:
-        return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", self._header)
-
-    def rows(self, pixels: Pixels) -> Iterator[bytes]:
-        """The stream of (rows, width, bands) pixels, each row behind its filter byte 0."""
-        big_endian = pixels.astype(pixels.dtype.newbyteorder(">"), copy=False)
-        samples = np.ascontiguousarray(big_endian).reshape(len(pixels), -1).view(np.uint8)
-        lines = np.zeros((len(pixels), 1 + samples.shape[1]), np.uint8)
-        lines[:, 1:] = samples
-        data = self._deflate.compress(lines.data)
-        if data:
-            yield _chunk(b"IDAT", data)
-
-    def end(self) -> bytes:
-        return _chunk(b"IDAT", self._deflate.flush()) + _chunk(b"IEND", b"")
 
 
 def _chunk(tag: bytes, data: bytes) -> bytes:

@@ -219,7 +219,8 @@ def _tile_px(wanted_px: int | None, fixed_px: int | None, model: ModelInfo, axis
             )
         return fixed_px
     if wanted_px is None:
-        return max(DEFAULT_TILE_SIZE_PX // multiple_px, 1) * multiple_px
+        preferred_px = model.tile_px or DEFAULT_TILE_SIZE_PX
+        return max(preferred_px // multiple_px, 1) * multiple_px
     if wanted_px % multiple_px:
         near = round_up(wanted_px, multiple_px)
         choices = " or ".join(str(c) for c in (near - multiple_px, near) if c > 0)

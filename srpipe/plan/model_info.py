@@ -45,6 +45,8 @@ class ModelInfo:
     """White in the model's numbers: 1 or 255."""
     bgr: bool
     """The model wants blue first."""
+    tile_px: int | None
+    """The tile size that the file's metadata recommends."""
     metadata: dict[str, str]
     """The file's own key-value pairs."""
 

@@ -73,6 +73,19 @@ def test_rows_are_encoded_before_the_last_is_known(tmp_path: Path) -> None:
     writer.finish()
 
 
+def test_no_row_is_read_before_it_is_final(tmp_path: Path) -> None:
+    plan, pixels = plan_with_pixels(tmp_path, output="o.v")
+    canvas = open_pixels(plan, "r+")
+    canvas[...] = 255 - pixels
+    writer = ImageWriter(plan, str(tmp_path / "part.v"))
+    for stop in range(20, 201, 20):
+        time.sleep(0.05)  # the saver would have read ahead by now
+        canvas[stop - 20 : stop] = pixels[stop - 20 : stop]
+        writer.write_rows(stop)
+    writer.finish()
+    np.testing.assert_array_equal(read_pixels(tmp_path / "part.v"), pixels)
+
+
 def test_unknown_option_and_missing_folder_are_errors(tmp_path: Path) -> None:
     plan, _ = plan_with_pixels(tmp_path, output="o.tif[colour=blue]")
     with pytest.raises(WriteError, match=r"o\.tif cannot be written .*colour"):

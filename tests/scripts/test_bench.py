@@ -1,0 +1,149 @@
+"""The benchmark runs end to end on a tiny picture; what it measured is not looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+
+from srpipe.io.source import read_image_info
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from benchmarks import bench, memory
+from benchmarks.compact import CompactSettings, build_compact
+from benchmarks.pipeline import Result, Run, picture_of, psnr
+from benchmarks.processes import TreeSampler, Usage, process_memory, stage_name
+from benchmarks.raw_session import Arrangement
+from benchmarks.table import speed_table, stage_table
+from benchmarks.task import Request, TaskError, run_task
+
+PHOTOGRAPH = Path(__file__).parents[1] / "data" / "dandelion.jpg"
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    pyvips.Image.thumbnail(str(PHOTOGRAPH), 300, height=280, size="force").write_to_file(str(path))
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    settings = CompactSettings(features=8, convolutions=1)
+    return build_compact(tmp_path / "tiny.onnx", settings)
+
+
+def test_pipeline_benchmark(picture: Path, model: Path, tmp_path: Path, capsys):
+    answer = tmp_path / "answer.json"
+    arguments = ["pipeline", "--picture", str(picture), "--min-mp", "0.01", "--runs", "1"]
+    arguments += ["--model", str(model), "--folder", str(tmp_path), "--json", str(answer)]
+    assert bench.main(arguments) == 0
+    told = json.loads(answer.read_text())
+    assert {"processor", "cores", "packages"} <= told["machine"].keys()
+    (result,) = told["results"]
+    assert {
+        "model", "picture_mp", "model_mp", "arrangement", "raw", "pipeline", "loop", "psnr_db",
+        "raw_mp_per_s", "pipeline_mp_per_s", "pipeline_per_raw", "loop_per_pipeline",
+    } <= result.keys()  # fmt: skip
+    for kind in ("raw", "pipeline", "loop"):
+        (run,) = result[kind]
+        assert run["seconds"] > 0
+        assert run["usage"]["peak_bytes"] > 0
+    stages = {"reader", "batcher", "worker", "accumulator", "writer"}
+    assert result["pipeline"][0]["stage_s"].keys() == stages
+    assert result["psnr_db"] > 30
+    said = capsys.readouterr().out
+    assert "| tiny |" in said.replace(str(model), "tiny")
+    assert not list(tmp_path.glob("srpipe-bench-*"))
+
+
+def test_memory_prints_a_row_for_every_process(picture: Path, model: Path, tmp_path: Path, capsys):
+    before = set(tmp_path.iterdir())
+    arguments = ["--model", str(model), "--tile-size", "64", "--quiet"]
+    assert memory.main([str(picture), "--", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
+    for stage in ("main", "worker 0", "accumulator", "batcher", "reader", "writer"):
+        assert stage in names
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_memory_passes_the_exit_code_on(tmp_path: Path, capsys):
+    assert memory.main([str(tmp_path / "none.tif")]) == 2
+    assert "exit code 2" in capsys.readouterr().out
+
+
+def test_failed_task_says_why(picture: Path, tmp_path: Path):
+    with pytest.raises(TaskError, match="no-such"):
+        run_task(Request("raw", str(picture), str(tmp_path / "o.tif"), "no-such.onnx", 1, 1))
+
+
+def test_sampler_sees_children_by_stage():
+    code = (
+        "import time; x = bytearray(30_000_000); x[::4096] = b'1' * len(x[::4096]); time.sleep(1)"
+    )
+    command = ["/bin/sh", "-c", f'{sys.executable} -c "{code}" srpipe-reader; true']
+    with subprocess.Popen(command) as process, TreeSampler(process.pid, 0.02) as sampler:
+        process.wait()
+    usage = sampler.usage
+    assert usage.stage_peak_bytes["reader"] >= 30_000_000
+    assert usage.peak_bytes >= usage.stage_peak_bytes["reader"]
+    assert usage.stage_cpu_s["reader"] < 5
+
+
+def test_gone_process_has_no_memory():
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    assert process_memory(process.pid) is None
+    assert stage_name(process.pid) == "main"
+    memory_bytes = process_memory(os.getpid())
+    assert memory_bytes is not None
+    assert memory_bytes[0] > 1_000_000
+
+
+def test_picture_is_built_cut_or_taken_as_it_is(picture: Path, tmp_path: Path):
+    assert picture_of([picture], 0.05, None, tmp_path) == picture
+    assert picture_of([picture], 0.05, 1.0, tmp_path) == picture
+    for least_mp, most_mp, side_px in ((0.3, None, 548), (0.04, 0.04, 200)):
+        made = picture_of([picture], least_mp, most_mp, tmp_path)
+        size = read_image_info(made).size
+        assert (size.width, size.height) == (side_px, side_px)
+
+
+def test_psnr(tmp_path: Path):
+    random = np.random.default_rng(0)
+    first = random.integers(0, 200, (20, 30, 3), np.uint8)
+    second = first + random.integers(0, 9, first.shape, np.uint8)
+    for name, pixels in (("a.png", first), ("b.png", second)):
+        pyvips.Image.new_from_array(pixels).write_to_file(str(tmp_path / name))
+    error = np.mean((first.astype(float) - second) ** 2)
+    expected = 10 * np.log10(255**2 / error)
+    assert psnr(tmp_path / "a.png", tmp_path / "b.png") == pytest.approx(expected)
+    assert psnr(tmp_path / "a.png", tmp_path / "a.png") == float("inf")
+
+
+def run_of(seconds: float) -> Run:
+    usage = Usage(3_000_000, 2_000_000, {"main": 1}, {"main": 0.5, "worker 0": 2.0}, 0.0)
+    return Run(seconds, {"worker": 3.0}, usage)
+
+
+def test_tables_hold_medians_and_ratios():
+    result = Result(
+        "lite", 2.0, 2.4, "256x256", "240x240", 1, Arrangement(2, 1),
+        tuple(run_of(s) for s in (1.0, 2.0, 4.0)),
+        tuple(run_of(s) for s in (2.0, 2.5, 4.0)),
+        tuple(run_of(s) for s in (8.0, 5.0, 12.0)), 50.0,
+    )  # fmt: skip
+    assert result.raw_mp_per_s == pytest.approx(1.2)
+    assert result.pipeline_mp_per_s == pytest.approx(0.96)
+    assert result.pipeline_per_raw == pytest.approx(0.8)
+    assert result.loop_per_pipeline == pytest.approx(3.0)
+    assert "1.200 (2 runs on 1 thread) | 0.960 | 0.800 | 8.0 | 2.5 | 3.00" in speed_table([result])
+    assert "| lite | 3.0 / 2.0 | – / 0.5 |" in stage_table([result])
