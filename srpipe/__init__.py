@@ -1,29 +1,36 @@
-"""srpipe enhances images that do not fit in memory, tile by tile, with ONNX models."""
+"""srpipe enhances images that do not fit in memory, tile by tile, with ONNX models.
 
-from srpipe.api import enhance
-from srpipe.errors import (
-    CoverageError,
-    DeviceError,
-    InferenceError,
-    InputError,
-    ModelError,
-    OutputError,
-    ReadError,
-    RequestError,
-    RunError,
-    SettingsError,
-    SpaceError,
-    SrpipeError,
-    StageError,
-    WriteError,
-)
-from srpipe.io.model_probe import probe_model
-from srpipe.io.source import read_image_info
-from srpipe.models.zoo import bundled_models
-from srpipe.plan.geometry import Size
-from srpipe.plan.image_info import ImageInfo
-from srpipe.plan.model_info import ModelInfo
-from srpipe.runtime.events import ProgressEvent, Report
+Names are imported when they are first used: the processes of a job load only what they need.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from srpipe.api import enhance
+    from srpipe.errors import (
+        CoverageError,
+        DeviceError,
+        InferenceError,
+        InputError,
+        ModelError,
+        OutputError,
+        ReadError,
+        RequestError,
+        RunError,
+        SettingsError,
+        SpaceError,
+        SrpipeError,
+        StageError,
+        WriteError,
+    )
+    from srpipe.io.model_probe import probe_model
+    from srpipe.io.source import read_image_info
+    from srpipe.models.zoo import bundled_models
+    from srpipe.plan.geometry import Size
+    from srpipe.plan.image_info import ImageInfo
+    from srpipe.plan.model_info import ModelInfo
+    from srpipe.runtime.events import ProgressEvent, Report
 
 __version__ = "0.1.0"
 
@@ -52,3 +59,39 @@ __all__ = [
     "probe_model",
     "read_image_info",
 ]
+
+_HOMES = {
+    "CoverageError": "srpipe.errors",
+    "DeviceError": "srpipe.errors",
+    "ImageInfo": "srpipe.plan.image_info",
+    "InferenceError": "srpipe.errors",
+    "InputError": "srpipe.errors",
+    "ModelError": "srpipe.errors",
+    "ModelInfo": "srpipe.plan.model_info",
+    "OutputError": "srpipe.errors",
+    "ProgressEvent": "srpipe.runtime.events",
+    "ReadError": "srpipe.errors",
+    "Report": "srpipe.runtime.events",
+    "RequestError": "srpipe.errors",
+    "RunError": "srpipe.errors",
+    "SettingsError": "srpipe.errors",
+    "Size": "srpipe.plan.geometry",
+    "SpaceError": "srpipe.errors",
+    "SrpipeError": "srpipe.errors",
+    "StageError": "srpipe.errors",
+    "WriteError": "srpipe.errors",
+    "bundled_models": "srpipe.models.zoo",
+    "enhance": "srpipe.api",
+    "probe_model": "srpipe.io.model_probe",
+    "read_image_info": "srpipe.io.source",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'srpipe' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -7,7 +7,6 @@ import os
 import time
 from pathlib import Path
 
-from srpipe.engines.serial import run_serial
 from srpipe.errors import OutputError
 from srpipe.io.job_folder import JobFolder
 from srpipe.io.model_probe import probe_model, read_model_metadata
@@ -146,6 +145,8 @@ def run_job(plan: Plan, progress: ProgressCallback | None, begin_s: float) -> Re
             folder.prepare()
             monitor.started()
             if plan.serial:
+                from srpipe.engines.serial import run_serial
+
                 run_serial(plan, partial_output, monitor)
             else:
                 from srpipe.engines.local import run_local

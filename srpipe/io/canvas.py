@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from srpipe.errors import CoverageError, InferenceError
-from srpipe.io.space import reserve_file
+from srpipe.io.canvas_files import open_pixels, open_seams
 from srpipe.plan.colour import Planes
 from srpipe.plan.job import Plan
 from srpipe.plan.kernels import blend_tile
-from srpipe.plan.memory import count
 from srpipe.plan.window import Weights, axis_weights
-
-PIXELS_FILE = "pixels.raw"
-SEAMS_FILE = "seams.raw"
-
-
-def reserve_canvas(plan: Plan) -> None:
-    """Create the files of a canvas in the job folder, with all their space taken.
-
-    Raises:
-        SpaceError: too little disk.
-    """
-    reserve_file(os.path.join(plan.job_dir, PIXELS_FILE), plan.pixels_bytes)
-    reserve_file(os.path.join(plan.job_dir, SEAMS_FILE), plan.seam_shapes.n_bytes)
-
-
-def open_pixels(plan: Plan, mode: Any) -> npt.NDArray[Any]:
-    """The final pixels, (height, width, bands) in the input's depth; mode as numpy.memmap's."""
-    size = plan.output_size
-    shape = (size.height, size.width, plan.image.bands)
-    path = Path(plan.job_dir, PIXELS_FILE)
-    return np.memmap(path, plan.image.numpy_dtype, mode, shape=shape)
 
 
 class Canvas:
@@ -46,14 +19,10 @@ class Canvas:
     """
 
     def __init__(self, plan: Plan) -> None:
-        """Open the files that :func:`reserve_canvas` made."""
+        """Open the files that :func:`srpipe.io.canvas_files.reserve_canvas` made."""
         self._plan = plan
         self._pixels = open_pixels(plan, "r+")
-        shapes = plan.seam_shapes
-        flat = np.memmap(Path(plan.job_dir, SEAMS_FILE), np.float32, "r+")
-        rows, columns = count(shapes.rows), count(shapes.columns)
-        self._row_seams = np.asarray(flat[:rows]).reshape(shapes.rows)
-        self._column_seams = np.asarray(flat[rows : rows + columns]).reshape(shapes.columns)
+        self._row_seams, self._column_seams = open_seams(plan)
         self._no_seam = np.zeros(
             (plan.image.bands, plan.grid.tile.height * plan.scale, 0), np.float32
         )

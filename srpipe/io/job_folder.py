@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from srpipe.errors import OutputError, SpaceError, WriteError
-from srpipe.io.canvas import PIXELS_FILE, SEAMS_FILE, reserve_canvas
+from srpipe.io.canvas_files import PIXELS_FILE, SEAMS_FILE, reserve_canvas
 from srpipe.io.space import format_bytes, free_disk_bytes, same_disk
 from srpipe.plan.job import Plan
 

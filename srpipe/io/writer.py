@@ -24,7 +24,7 @@ import zlib
 from typing import Any
 
 from srpipe.errors import WriteError
-from srpipe.io.canvas import PIXELS_FILE
+from srpipe.io.canvas_files import PIXELS_FILE
 from srpipe.io.source import carry_fields
 from srpipe.io.vips import first_line, pyvips
 from srpipe.plan.job import Plan
@@ -130,7 +130,9 @@ class ImageWriter:
             interpretation=_INTERPRETATIONS[plan.image.colours, plan.image.dtype],
         )
         gate = pyvips.Image.new_from_source(gate_source, "", access="sequential")
-        return pixels | gate.crop(0, 0, 1, size.height).zoom(size.width, 1)
+        # Extending a column by copying it takes a tenth of the memory that zooming it does.
+        gate = gate.crop(0, 0, 1, size.height)
+        return pixels | gate.embed(0, 0, size.width, size.height, extend="copy")
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)

@@ -61,7 +61,7 @@ class Report:
     seconds: float
     """The whole job, from plan to file in place."""
     stage_s: dict[str, float] = field(default_factory=dict)
-    """Seconds each stage was busy, all its threads added up."""
+    """Seconds each stage was busy, all its threads added up; the writer: seconds others waited."""
 
     @property
     def output_mp_per_s(self) -> float:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from srpipe.errors import CoverageError, InferenceError
 from srpipe.io import canvas as canvas_module
-from srpipe.io.canvas import Canvas, open_pixels, reserve_canvas
+from srpipe.io.canvas import Canvas
+from srpipe.io.canvas_files import open_pixels, reserve_canvas
 from srpipe.plan.geometry import Size
 from srpipe.plan.job import Plan
 from srpipe.plan.kernels import blend_tile

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from srpipe.errors import WriteError
-from srpipe.io.canvas import open_pixels, reserve_canvas
+from srpipe.io.canvas_files import open_pixels, reserve_canvas
 from srpipe.io.vips import pyvips
 from srpipe.io.writer import ImageWriter
 from srpipe.plan.geometry import Size

@@ -1,0 +1,157 @@
+"""Command line of the training package: ``python -m training {train,evaluate}``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .data import (
+    PatchSettings,
+    PatchSource,
+    credit_line,
+    find_pictures,
+    load_pairs,
+    matches,
+    read_credits,
+)
+from .evaluate import Judge, evaluate, table
+from .network import NetworkSettings
+from .train import Trainer, TrainSettings, load_checkpoint, train
+
+logger = logging.getLogger("training")
+
+# Small nets need little memory a pixel, and a larger tile computes fewer pixels twice.
+_TILE_SIZE_PX = 512
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse `arguments` and run the chosen command."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("pyvips").setLevel(logging.WARNING)
+    try:
+        options.run(options)
+    except (OSError, ValueError) as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+def _run_train(options: argparse.Namespace) -> None:
+    pictures = [path for path in find_pictures(options.data) if not matches(path, options.skip)]
+    held_out = [path for path in pictures if matches(path, options.hold_out)]
+    training = [path for path in pictures if path not in held_out]
+    if not training or not held_out:
+        raise ValueError(
+            f"{len(training)} pictures to train on, {len(held_out)} held out: need both"
+        )
+    network = NetworkSettings(options.scale, options.features, options.convolutions)
+    settings = TrainSettings(
+        minutes=options.minutes,
+        device=options.device,
+        threads=options.threads,
+        learning_rate=options.learning_rate,
+        report_minutes=options.report_minutes,
+        seed=options.seed,
+    )
+    patch = PatchSettings(options.scale, options.patch, options.batch)
+    pairs = load_pairs(training, options.scale, options.reduce)
+    trainer = Trainer(network, settings, PatchSource(pairs, patch, options.seed))
+    checkpoint = options.checkpoint or options.out.with_suffix(".checkpoint.pt")
+    for file in (options.out, checkpoint):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    if checkpoint.exists():
+        trainer.restore(load_checkpoint(checkpoint, options.device))
+        logger.info("going on after step %d", trainer.steps)
+    first_reduction = options.reduce[0]
+    judge = Judge(
+        [path.name for path in held_out],
+        load_pairs(held_out, options.scale, [first_reduction]),
+        options.scale,
+    )
+    metadata = {
+        **_metadata(options, network),
+        **_training_data(training),
+        "psnr_pictures": f"{len(held_out)} held-out photographs, reduced by {first_reduction}",
+    }
+    train(trainer, judge, metadata, options.out, checkpoint)
+
+
+def _run_evaluate(options: argparse.Namespace) -> None:
+    pictures = find_pictures(options.pictures)
+    if not pictures:
+        raise ValueError("no pictures to evaluate on")
+    scores = evaluate(options.model, pictures, options.reduce)
+    sys.stdout.write(table(scores) + "\n")
+
+
+def _metadata(options: argparse.Namespace, network: NetworkSettings) -> dict[str, str]:
+    channels = "-".join(str(count) for count in network.channels)
+    return {
+        "name": options.out.stem,
+        "purpose": options.purpose,
+        "scale": str(network.scale),
+        "architecture": f"{network.convolutions} convolutions 3x3 ({channels}) with ReLU, trained"
+        " as ECB blocks and merged; repeated input added; pixel shuffle",
+        "parameters": str(network.parameters),
+        "receptive_radius_px": str(network.receptive_radius_px),
+        "value_range": "1",
+        "tile_size": str(_TILE_SIZE_PX),
+        "color_order": "rgb",
+        "licence": options.licence,
+    }
+
+
+def _training_data(pictures: Sequence[Path]) -> dict[str, str]:
+    known = read_credits()
+    return {"training_data": "; ".join(credit_line(path, known) for path in pictures)}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    _add_train(commands.add_parser("train", help="train a network and write it as ONNX"))
+    scorer = commands.add_parser("evaluate", help="luma PSNR of a model on pictures")
+    scorer.add_argument("model", type=Path, metavar="MODEL.onnx")
+    scorer.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
+    scorer.add_argument("--reduce", type=int, default=1, help="shrink every picture by this first")
+    scorer.set_defaults(run=_run_evaluate)
+    return parser
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    patch, settings, network = PatchSettings(), TrainSettings(minutes=60), NetworkSettings()
+    add = parser.add_argument
+    add("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="folders or files")
+    add("--hold-out", nargs="+", required=True, metavar="GLOB", help="score on these, never train")
+    add("--skip", nargs="*", default=[], metavar="GLOB", help="leave these pictures out altogether")
+    add(
+        "--reduce",
+        type=int,
+        nargs="+",
+        default=[2, 3],
+        help="shrink pictures by these; default 2 3",
+    )
+    add("--out", type=Path, required=True, metavar="MODEL.onnx")
+    add("--checkpoint", type=Path, help="default: next to --out; continued from if it exists")
+    add("--minutes", type=float, default=settings.minutes, help="budget over all continuations")
+    add("--report-minutes", type=float, default=settings.report_minutes, help="between two scores")
+    add("--scale", type=int, default=network.scale)
+    add("--features", type=int, default=network.features)
+    add("--convolutions", type=int, default=network.convolutions)
+    add("--patch", type=int, default=patch.size_px, help="input pixels on a side")
+    add("--batch", type=int, default=patch.batch)
+    add("--learning-rate", type=float, default=settings.learning_rate)
+    add("--device", default=settings.device, help="cpu, cuda, cuda:1 …")
+    add("--threads", type=int, default=settings.threads)
+    add("--seed", type=int, default=settings.seed)
+    add("--purpose", default="Upscales clean photographs fast", help="a sentence for the metadata")
+    add("--licence", default="MIT", help="of the weights, for the metadata")
+    parser.set_defaults(run=_run_train)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Writing a trained network as an ONNX file, node by node.
+
+The graph is built from the merged weights instead of being traced, so that it holds nothing but
+convolutions, ReLU and one shuffle, and keeps batch, height and width free.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from .network import NetworkSettings, Weights
+
+_OPSET = 17
+_IR_VERSION = 8
+
+
+def build_model(
+    settings: NetworkSettings, weights: Sequence[Weights], metadata: Mapping[str, str]
+) -> onnx.ModelProto:
+    """The ONNX model of the plain network: "input" (batch, 3, height, width) to "output".
+
+    PyTorch's pixel shuffle takes the channels of one colour together (CRD), ONNX's default takes
+    those of one sub-pixel together (DCR). The last convolution is permuted to DCR: then the
+    repeated input is simply the input concatenated scale**2 times.
+    """
+    nodes: list[onnx.NodeProto] = []
+    initialisers: list[onnx.TensorProto] = []
+    order = _depth_first_order(settings)
+    name = "input"
+    for number, layer in enumerate(weights):
+        is_last = number == len(weights) - 1
+        kernel = layer.kernel.detach().cpu().numpy().astype(np.float32)
+        bias = layer.bias.detach().cpu().numpy().astype(np.float32)
+        if is_last:
+            kernel, bias = kernel[order], bias[order]
+        initialisers.append(numpy_helper.from_array(kernel, f"kernel_{number}"))
+        initialisers.append(numpy_helper.from_array(bias, f"bias_{number}"))
+        inputs = [name, f"kernel_{number}", f"bias_{number}"]
+        name = f"convolution_{number}"
+        nodes.append(
+            helper.make_node(
+                "Conv", inputs, [name], name, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1]
+            )
+        )
+        if not is_last:
+            nodes.append(helper.make_node("Relu", [name], [f"relu_{number}"], f"relu_{number}"))
+            name = f"relu_{number}"
+    nodes += [
+        helper.make_node("Concat", ["input"] * settings.scale**2, ["repeated"], "repeat", axis=1),
+        helper.make_node("Add", [name, "repeated"], ["sum"], "add"),
+        helper.make_node(
+            "DepthToSpace", ["sum"], ["output"], "shuffle", blocksize=settings.scale, mode="DCR"
+        ),
+    ]
+    sides = ("height", "width")
+    graph = helper.make_graph(
+        nodes,
+        metadata.get("name", "upscaler"),
+        [_tensor("input", ["batch", settings.colours, *sides])],
+        [
+            _tensor(
+                "output",
+                ["batch", settings.colours, *(f"{settings.scale}*{side}" for side in sides)],
+            )
+        ],
+        initialisers,
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="srpipe training",
+    )
+    helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def write_model(model: onnx.ModelProto, path: Path) -> None:
+    """Write `model` so that a reader finds the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.write_bytes(model.SerializeToString())
+    os.replace(unfinished, path)
+
+
+def _depth_first_order(settings: NetworkSettings) -> list[int]:
+    positions = settings.scale**2
+    return [
+        colour * positions + position
+        for position in range(positions)
+        for colour in range(settings.colours)
+    ]
+
+
+def _tensor(name: str, shape: Sequence[str | int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))

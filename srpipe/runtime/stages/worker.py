@@ -1,0 +1,37 @@
+"""Third stage: runs the model."""
+
+from __future__ import annotations
+
+import time
+
+from srpipe.io.session import Session
+from srpipe.plan.job import Plan
+from srpipe.runtime.messages import Done, Instruction, Run
+from srpipe.runtime.slots import Slots
+
+
+class Worker:
+    """Runs the model from batch slots into result slots, on several threads of one session."""
+
+    def __init__(self, plan: Plan, slots: Slots) -> None:
+        self.runners = plan.runners
+        self._model = plan.model
+        self._slots = slots
+        # One thread a run and a run per core beats one run on all cores (DESIGN.md).
+        threads = max(1, plan.threads // plan.runners)
+        self._session = Session(plan.model.path, plan.device, threads)
+
+    def handle(self, instruction: Instruction) -> Done:
+        """Run one batch."""
+        assert isinstance(instruction, Run)
+        begin = time.perf_counter()
+        self._session.run(
+            self._model.input_name,
+            self._model.output_name,
+            self._slots.batches[instruction.batch_slot],
+            self._slots.results[instruction.result_slot],
+        )
+        return Done(instruction, time.perf_counter() - begin)
+
+    def abort(self) -> None:
+        """Nothing to undo."""

@@ -1,0 +1,146 @@
+"""Pictures in, patches out, and a loop that learns, stops, and goes on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pyvips = pytest.importorskip("pyvips")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+from training.__main__ import main  # noqa: E402
+from training.data import (  # noqa: E402
+    PatchSettings,
+    PatchSource,
+    credit_line,
+    degrade,
+    find_pictures,
+    matches,
+    read_credits,
+    read_picture,
+)
+from training.evaluate import luma, psnr_db  # noqa: E402
+from training.network import NetworkSettings  # noqa: E402
+from training.resample import to_bytes  # noqa: E402
+from training.train import Trainer, TrainSettings, learning_rate  # noqa: E402
+
+SMALL = NetworkSettings(scale=2, features=8, convolutions=3)
+PATCH = PatchSettings(scale=2, size_px=16, batch=4)
+
+
+def drawing(size_px: int = 160) -> np.ndarray:
+    """Discs and stripes (size, size, 3), uint8: sharp edges at every angle."""
+    rows, columns = np.mgrid[:size_px, :size_px] / size_px
+    discs = np.sin(60 * np.hypot(rows - 0.4, columns - 0.6)) > 0
+    stripes = np.sin(50 * rows + 20 * columns) > 0
+    return to_bytes(np.stack([discs, stripes, discs ^ stripes], axis=-1) * 200.0 + 20)
+
+
+def trainer(seed: int = 1) -> Trainer:
+    settings = TrainSettings(minutes=1, threads=1, warm_up_steps=1, seed=seed)
+    return Trainer(SMALL, settings, PatchSource([degrade(drawing(), 2)], PATCH, seed))
+
+
+def test_twenty_steps_lower_the_loss():
+    learner = trainer()
+    losses = [learner.step() for _ in range(20)]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_restored_trainer_goes_on_as_if_never_stopped():
+    learner = trainer()
+    for _ in range(3):
+        learner.step()
+    other = trainer(seed=9)
+    other.restore(learner.state())
+    assert other.steps == 3
+    for ours, theirs in zip(other.upscaler.merged(), learner.upscaler.merged(), strict=True):
+        torch.testing.assert_close(ours.kernel, theirs.kernel)
+    assert other.step() == learner.step()
+    with pytest.raises(ValueError, match="another network"):
+        Trainer(
+            NetworkSettings(features=4),
+            TrainSettings(minutes=1),
+            PatchSource([degrade(drawing(), 2)], PATCH, 1),
+        ).restore(learner.state())
+
+
+def test_learning_rate_rises_then_falls_to_its_end():
+    settings = TrainSettings(minutes=1, warm_up_steps=10)
+    assert learning_rate(settings, 0, 0) == pytest.approx(settings.learning_rate / 10)
+    assert learning_rate(settings, 10, 0) == pytest.approx(settings.learning_rate)
+    assert learning_rate(settings, 10, 1) == pytest.approx(settings.final_learning_rate)
+
+
+def test_patches_are_aligned_pairs():
+    source = PatchSource([degrade(drawing(), 2)], PATCH, seed=2)
+    low, high = source.draw()
+    assert low.shape == (4, 3, 16, 16)
+    assert high.shape == (4, 3, 32, 32)
+    means = high.reshape(4, 3, 16, 2, 16, 2).mean(axis=(3, 5))
+    assert np.abs(low - means).mean() < 12
+
+
+def test_picture_too_small_for_a_patch_is_refused():
+    with pytest.raises(ValueError, match="16 input pixels"):
+        PatchSource([degrade(drawing(30), 2)], PATCH, seed=2)
+
+
+def test_pictures_are_found_without_links_and_read_as_rgb(tmp_path: Path):
+    grey = pyvips.Image.new_from_array(np.full((9, 12), 77, np.uint8))
+    grey.write_to_file(str(tmp_path / "grey.png"))
+    (tmp_path / "again.png").symlink_to(tmp_path / "grey.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert find_pictures([tmp_path]) == [tmp_path / "grey.png"]
+    picture = read_picture(tmp_path / "grey.png", reduce=3)
+    assert picture.shape == (3, 4, 3)
+    assert (picture == 77).all()
+
+
+def test_globs_match_names_and_paths():
+    path = Path("/pictures/Kay/contents/5120x2880.png")
+    assert matches(path, ["Bridge*", "*/Kay/*"])
+    assert matches(path, ["5120*"])
+    assert not matches(path, ["Kay*"])
+
+
+def test_credits_name_author_and_licence():
+    line = credit_line(Path("folder/seeding_by_Clements_Engelhardt.jpg"), read_credits())
+    assert "Clemens Engelhardt" in line
+    assert "CC0-1.0" in line
+    assert "no credit" in credit_line(Path("unknown.jpg"), read_credits())
+
+
+def test_luma_and_psnr_are_those_of_bt601():
+    white = np.full((8, 8, 3), 255, np.uint8)
+    assert luma(white) == pytest.approx(235)
+    darker = white - np.uint8(10)
+    assert psnr_db(darker, white, 2) == pytest.approx(20 * np.log10(255 / (10 * 219 / 255)))
+    darker[:2] = 0
+    assert psnr_db(darker, white, 2) == pytest.approx(20 * np.log10(255 / (10 * 219 / 255)))
+
+
+def test_command_line_trains_goes_on_and_evaluates(tmp_path: Path, capsys):
+    for name in ("seen", "unseen"):
+        pyvips.Image.new_from_array(drawing(128)).write_to_file(str(tmp_path / f"{name}.png"))
+    model = tmp_path / "out" / "tiny.onnx"
+    command = ["train", "--data", str(tmp_path), "--hold-out", "unseen*", "--out", str(model)]
+    command += ["--reduce", "1", "--patch", "16", "--batch", "2", "--threads", "1"]
+    command += ["--features", "4", "--convolutions", "2", "--report-minutes", "0.01"]
+    assert main([*command, "--minutes", "0.01"]) == 0
+    assert main([*command, "--minutes", "0.02"]) == 0
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    assert facts["name"] == "tiny"
+    assert facts["scale"] == "2"
+    assert "seen.png" in facts["training_data"]
+    assert float(facts["psnr_luma_db"]) > 0
+    assert main(["evaluate", str(model), str(tmp_path / "unseen.png")]) == 0
+    assert "mean" in capsys.readouterr().out
+
+
+def test_command_line_reports_missing_pictures(tmp_path: Path):
+    command = ["train", "--data", str(tmp_path), "--hold-out", "*", "--out", "model.onnx"]
+    assert main(command) == 1
