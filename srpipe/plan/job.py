@@ -17,6 +17,7 @@ from srpipe.plan.memory import (
     seam_shapes,
     slot_counts,
     slot_shapes,
+    spare_results,
 )
 from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import OutputSpec, fit_output
@@ -94,8 +95,18 @@ class Plan:
     @property
     def slot_counts(self) -> SlotCounts:
         """Numbers of slots."""
-        runs = 1 if self.serial else self.workers * (self.runners + 1)
-        return slot_counts(self.batch_size, runs, tiles_kept=self.colour.needs_source)
+        kept = self.colour.needs_source
+        if self.serial:
+            return slot_counts(self.batch_size, 1, tiles_kept=kept)
+        runs = self.workers * (self.runners + 1)
+        pixel_bytes = self.image.bands * self.image.sample_bytes
+        spare = spare_results(
+            self.image.size.width * pixel_bytes,
+            self.output_size.width * pixel_bytes,
+            count(self.slot_shapes.result) * self.model_item_bytes,
+            needed=runs + 1,
+        )
+        return slot_counts(self.batch_size, runs, tiles_kept=kept, spare_results=spare)
 
     @property
     def model_item_bytes(self) -> int:

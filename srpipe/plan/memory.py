@@ -10,6 +10,11 @@ from srpipe.plan.model_info import ModelInfo
 
 Shape = tuple[int, ...]
 
+# Measured on strip TIFF in and tiled TIFF out: rows that libvips keeps while it streams.
+_READER_ROWS = 768
+_WRITER_ROWS = 384
+_BUFFER_BUDGET_BYTES = 256_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class SlotShapes:
@@ -71,17 +76,39 @@ def _model_shape(model: ModelInfo, batch: int, height: int, width: int) -> Shape
     return (batch, height, width, model.channels)
 
 
-def slot_counts(batch_size: int, runners: int, *, tiles_kept: bool) -> SlotCounts:
-    """Slots that keep every runner busy: per runner a batch that runs, per worker one that waits.
+def slot_counts(
+    batch_size: int, runs: int, *, tiles_kept: bool, spare_results: int = 0
+) -> SlotCounts:
+    """Slots that keep every runner busy.
 
     Args:
         batch_size: tiles in a batch.
-        runners: runs that can be under way at once, one waiting per worker included.
+        runs: batches that workers are given at once: what their runners do, and one that waits.
         tiles_kept: a tile stays in its slot until its result is blended.
+        spare_results: result slots beyond what is needed, at most as many again are made.
     """
-    batches = runners + 1
-    in_flight = 2 * batches if tiles_kept else 0
-    return SlotCounts(tile=batch_size * (2 + in_flight), batch=batches, result=batches)
+    batches = runs + 1
+    results = batches + min(max(spare_results, 0), batches)
+    in_flight = batches + results if tiles_kept else 0
+    return SlotCounts(tile=batch_size * (2 + in_flight), batch=batches, result=results)
+
+
+def spare_results(
+    source_row_bytes: int, output_row_bytes: int, result_bytes: int, needed: int
+) -> int:
+    """Result slots that fit beside the rows that libvips holds and the ``needed`` ones.
+
+    Rows in flight grow with the width of the image, results need not be many: sharing one budget
+    keeps the memory of a job the same whatever its size, and gives narrow images a deeper queue.
+
+    Args:
+        source_row_bytes: bytes of one row of the input.
+        output_row_bytes: bytes of one row of the output.
+        result_bytes: bytes of one result slot, which two processes map.
+        needed: result slots there are anyway.
+    """
+    rows_bytes = _READER_ROWS * source_row_bytes + _WRITER_ROWS * output_row_bytes
+    return (_BUFFER_BUDGET_BYTES - rows_bytes) // (2 * result_bytes) - needed
 
 
 def seam_shapes(grid: Grid, bands: int, scale: int) -> SeamShapes:

@@ -83,9 +83,12 @@ def test_few_tiles_run_in_one_process(tmp_path: Path) -> None:
 
 
 def test_slots_do_not_grow_with_the_image(tmp_path: Path) -> None:
-    small = make_test_plan(tmp_path, image={"size": Size(4000, 4000)}, tile_size=256)
-    large = make_test_plan(tmp_path, image={"size": Size(400_000, 400_000)}, tile_size=256)
-    assert large.slot_bytes <= small.slot_bytes * 1.2
+    narrow, wide, wider = (
+        make_test_plan(tmp_path, image={"size": Size(side, side)}, tile_size=512)
+        for side in (16_384, 32_768, 400_000)
+    )
+    assert narrow.slot_counts.result > wide.slot_counts.result == wider.slot_counts.result == 4
+    assert wider.slot_bytes <= wide.slot_bytes * 1.2 <= narrow.slot_bytes * 1.2
 
 
 def test_only_seams_are_float(tmp_path: Path) -> None:
