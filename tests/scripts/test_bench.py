@@ -50,11 +50,13 @@ def test_pipeline_benchmark(picture: Path, model: Path, tmp_path: Path, capsys):
     (result,) = told["results"]
     assert {
         "model", "picture_mp", "model_mp", "arrangement", "raw", "pipeline", "loop", "psnr_db",
-        "raw_mp_per_s", "pipeline_mp_per_s", "pipeline_per_raw", "loop_per_pipeline",
+        "raw_mp_per_s", "pipeline_mp_per_s", "pipeline_per_raw", "pipeline_per_raw_cpu",
+        "loop_per_pipeline",
     } <= result.keys()  # fmt: skip
     for kind in ("raw", "pipeline", "loop"):
         (run,) = result[kind]
         assert run["seconds"] > 0
+        assert run["cpu_s"] > 0
         assert run["usage"]["peak_bytes"] > 0
     stages = {"reader", "batcher", "worker", "accumulator", "writer"}
     assert result["pipeline"][0]["stage_s"].keys() == stages
@@ -131,7 +133,7 @@ def test_psnr(tmp_path: Path):
 
 def run_of(seconds: float) -> Run:
     usage = Usage(3_000_000, 2_000_000, {"main": 1}, {"main": 0.5, "worker 0": 2.0}, 0.0)
-    return Run(seconds, {"worker": 3.0}, usage)
+    return Run(seconds, seconds + 1, {"worker": 3.0}, usage)
 
 
 def test_tables_hold_medians_and_ratios():
@@ -144,6 +146,9 @@ def test_tables_hold_medians_and_ratios():
     assert result.raw_mp_per_s == pytest.approx(1.2)
     assert result.pipeline_mp_per_s == pytest.approx(0.96)
     assert result.pipeline_per_raw == pytest.approx(0.8)
+    assert result.pipeline_per_raw_cpu == pytest.approx(3 / 3.5)
     assert result.loop_per_pipeline == pytest.approx(3.0)
-    assert "1.200 (2 runs on 1 thread) | 0.960 | 0.800 | 8.0 | 2.5 | 3.00" in speed_table([result])
+    assert "1.200 (2 runs on 1 thread) | 0.960 | 0.800 | 0.857 | 8.0 | 2.5 | 3.00" in speed_table(
+        [result]
+    )
     assert "| lite | 3.0 / 2.0 | – / 0.5 |" in stage_table([result])

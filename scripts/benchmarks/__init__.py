@@ -1,0 +1,1 @@
+"""Big pictures to try srpipe on, and measurements of its speed and memory."""

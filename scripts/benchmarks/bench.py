@@ -1,0 +1,137 @@
+"""Command line of the benchmarks: ``scripts/bench pipeline``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyvips
+
+from srpipe.api import available_cores
+from srpipe.errors import SrpipeError
+
+from .pipeline import (
+    COMPACT,
+    COMPACT_MP,
+    DEFAULT_MODELS,
+    Result,
+    default_pictures,
+    measure_model,
+    model_file,
+    picture_of,
+)
+from .table import speed_table, stage_table
+from .task import TaskError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one benchmark; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (OSError, SrpipeError, TaskError, pyvips.Error) as error:
+        print(f"bench: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run_pipeline(options: argparse.Namespace) -> None:
+    pictures = [options.picture] if options.picture else default_pictures()
+    results = []
+    with TemporaryDirectory(prefix="srpipe-bench-", dir=options.folder) as name:
+        folder = Path(name)
+        for model in options.model or DEFAULT_MODELS:
+            short = model == COMPACT and not options.full
+            least_mp = min(options.min_mp, COMPACT_MP) if short else options.min_mp
+            source = picture_of(pictures, least_mp, least_mp if short else None, folder)
+            file = model_file(model, folder)
+            results.append(measure_model(model, file, source, folder, options.runs, _say))
+    print(f"{machine_line()}\n\n{speed_table(results)}\n\n{stage_table(results)}")
+    if options.json:
+        options.json.write_text(json.dumps(as_json(results), indent=1))
+
+
+def as_json(results: Sequence[Result]) -> dict[str, Any]:
+    """All that was measured, and on what."""
+    return {"machine": machine(), "results": [result.as_dict() for result in results]}
+
+
+def machine() -> dict[str, Any]:
+    """What the measurements depend on."""
+    packages = {name: version(name) for name in ("onnxruntime", "numpy", "pyvips", "numba")}
+    processor = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "unknown",
+    )
+    return {"processor": processor, "cores": available_cores(), "packages": packages}
+
+
+def machine_line() -> str:
+    """:func:`machine` on one line, and how busy it is."""
+    facts = machine()
+    packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
+    return (
+        f"{facts['processor']}, {facts['cores']} cores, load {os.getloadavg()[0]:.1f}; {packages}"
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench", description="Measures srpipe.")
+    commands = parser.add_subparsers(required=True, metavar="BENCHMARK")
+    pipeline = commands.add_parser(
+        "pipeline",
+        help="srpipe end to end against the bare model and a plain loop",
+        description="Measures three things in turn, each in a process of its own: ready batches "
+        "through the bare model (raw session), srpipe from file to file, and the plain loop that "
+        "holds the whole picture in memory.",
+    )
+    add = pipeline.add_argument
+    add(
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="default: a photograph of Debian's lomiri-wallpapers, or else a mosaic of tests/data",
+    )
+    add(
+        "--min-mp",
+        type=float,
+        default=16.0,
+        metavar="MP",
+        help="a smaller picture becomes a mosaic of this many megapixels; default %(default)s",
+    )
+    add("--runs", type=int, default=3, metavar="N", help="rounds; default %(default)s")
+    add(
+        "--model",
+        nargs="+",
+        metavar="NAME|FILE",
+        help=f"default: {' '.join(DEFAULT_MODELS)}; '{COMPACT}' is SRVGGNetCompact, 64 features, "
+        "16 convolutions, x2, random weights",
+    )
+    add(
+        "--full",
+        action="store_true",
+        help=f"measure {COMPACT} on the whole picture, not on {COMPACT_MP:g} MP of it",
+    )
+    add("--folder", type=Path, help="for pictures while measuring; default: the system's own")
+    add("--json", type=Path, metavar="FILE", help="all that was measured")
+    pipeline.set_defaults(run=_run_pipeline)
+    return parser  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Results as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .pipeline import Result
+
+_SPEED_HEAD = (
+    "model", "picture, MP", "tiles", "raw session, MP/s", "pipeline, MP/s", "pipeline / raw",
+    "by processor time", "loop, s", "pipeline, s", "loop / pipeline", "loop, MB", "pipeline, MB",
+    "PSNR, dB",
+)  # fmt: skip
+_NOTES = """\
+MP/s count the model's input, padding and overlaps included; seconds are medians, ratios medians of \
+the rounds' ratios. By processor time: pipeline / raw if no core ever waited. Memory: RssAnon + \
+RssShmem of all processes at one moment; in brackets with shared memory counted once. PSNR: the \
+pipeline's output against the loop's."""
+
+
+def speed_table(results: Sequence[Result]) -> str:
+    """Speed and memory of every model."""
+    rows = [_speed_row(result) for result in results]
+    return f"{_table(_SPEED_HEAD, rows)}\n\n{_NOTES}"
+
+
+def _speed_row(result: Result) -> list[str]:
+    usage = result.typical("pipeline").usage
+    loop = result.typical("loop") if result.loop else None
+    return [
+        result.model,
+        f"{result.picture_mp:.1f}",
+        f"{result.tile}, stride {result.stride}, batch {result.batch_size}",
+        f"{result.raw_mp_per_s:.3f} ({result.arrangement})",
+        f"{result.pipeline_mp_per_s:.3f}",
+        f"{result.pipeline_per_raw:.3f}",
+        f"{result.pipeline_per_raw_cpu:.3f}",
+        f"{loop.seconds:.1f}" if loop else "–",
+        f"{result.typical('pipeline').seconds:.1f}",
+        f"{result.loop_per_pipeline:.2f}" if result.loop_per_pipeline else "–",
+        f"{loop.usage.peak_bytes / 1e6:.0f}" if loop else "–",
+        f"{usage.peak_bytes / 1e6:.0f} ({usage.peak_shared_once_bytes / 1e6:.0f})",
+        f"{result.psnr_db:.1f}" if result.psnr_db is not None else "–",
+    ]
+
+
+def stage_table(results: Sequence[Result]) -> str:
+    """Seconds that each stage of the pipeline was busy, and processor seconds it took."""
+    stages = list(
+        dict.fromkeys(
+            name
+            for result in results
+            for name in (*result.typical("pipeline").stage_s, *_cpu_s(result))
+        )
+    )
+    rows = [[result.model, *(_stage_cell(result, name) for name in stages)] for result in results]
+    title = "Pipeline stages, seconds busy / of processor time (threads added up):"
+    return f"{title}\n\n{_table(('model', *stages), rows)}"
+
+
+def _stage_cell(result: Result, name: str) -> str:
+    busy_s = result.typical("pipeline").stage_s.get(name)
+    cpu_s = _cpu_s(result).get(name)
+    return " / ".join("–" if seconds is None else f"{seconds:.1f}" for seconds in (busy_s, cpu_s))
+
+
+def _cpu_s(result: Result) -> dict[str, float]:
+    """By stage; all workers are one stage."""
+    cpu_s: dict[str, float] = {}
+    for name, seconds in result.typical("pipeline").usage.stage_cpu_s.items():
+        stage = name.split()[0]
+        cpu_s[stage] = cpu_s.get(stage, 0.0) + seconds
+    return cpu_s
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
