@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from types import TracebackType
 from typing import Any, Literal, Protocol, TextIO
 
@@ -110,6 +111,15 @@ class JsonRenderer:
 
     def _print(self, event: str, facts: dict[str, Any]) -> None:
         print(json.dumps({"event": event} | facts), file=self._stream, flush=True)
+
+
+class JsonLogFormatter(logging.Formatter):
+    """Log records as JSON lines, so that every line on stderr is one object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """``{"event": "log", "level": …, "message": …}``."""
+        facts = {"event": "log", "level": record.levelname.lower()}
+        return json.dumps(facts | {"message": record.getMessage()})
 
 
 def make_renderer(kind: ProgressKind, stream: TextIO, name: str, *, quiet: bool) -> Renderer:

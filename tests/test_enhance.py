@@ -74,7 +74,7 @@ def test_overlap_of_twice_the_radius_equals_the_whole_image(
 
 @pytest.mark.parametrize("name", sorted(bundled_models()))
 def test_default_settings_leave_no_seams(tmp_path: Path, name: str) -> None:
-    pixels = photograph_pixels(600, 700)
+    pixels = photograph_pixels(1100, 1300)
     source = write_pixels(tmp_path / "in.tif", pixels)
     report = srpipe.enhance(source, tmp_path / "out.v", model=name)
     assert report.tiles > 4

@@ -33,7 +33,7 @@ class Usage:
     stage_cpu_s: dict[str, float]
     """User and system seconds of each process as last seen."""
     others_cpu_s: float
-    """What all other processes of the machine took meanwhile, niced ones left out."""
+    """What all other processes took meanwhile, niced ones left out, and the host of a guest."""
 
 
 @dataclass
@@ -143,7 +143,7 @@ def stage_name(pid: int) -> str:
 
 def _machine_cpu_s() -> float:
     times = psutil.cpu_times()
-    return float(times.user + times.system)
+    return float(times.user + times.system + getattr(times, "steal", 0.0))
 
 
 def _cpu_s(pid: int) -> float:

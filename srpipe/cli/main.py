@@ -15,6 +15,7 @@ from types import FrameType
 from srpipe import __version__
 from srpipe.cli import enhance, inspect, models
 from srpipe.errors import SrpipeError
+from srpipe.progress import JsonLogFormatter
 
 INTERRUPTED = 130
 
@@ -34,9 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = build_parser().parse_args(arguments)
-    verbosity = getattr(options, "verbose", 0)
-    level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
-    logging.basicConfig(level=level, format="srpipe: %(message)s", stream=sys.stderr)
+    _set_up_logging(options)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(options.run(options))
@@ -51,6 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _set_up_logging(options: argparse.Namespace) -> None:
+    verbosity = getattr(options, "verbose", 0)
+    json_lines = getattr(options, "progress", "") == "json"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonLogFormatter() if json_lines else logging.Formatter("srpipe: %(message)s")
+    )
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

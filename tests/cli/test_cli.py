@@ -189,3 +189,13 @@ def test_inspect_model(x2_model: Path) -> None:
 def test_models_lists_the_box() -> None:
     listed = run_srpipe("models").stdout
     assert re.search(r"lite-x2 \(default\) +x2 +\d+ +MIT +\S+", listed)
+
+
+def test_pages_beyond_the_first_are_mentioned(tmp_path: Path, x2_model: Path) -> None:
+    page = photograph_pixels(40, 40)
+    both = write_pixels(tmp_path / "in.tif", np.vstack([page, page[::-1]]), page_height=40)
+    done = run_srpipe("enhance", both, tmp_path / "o.tif", "-m", x2_model)
+    assert "2 pages: only the first" in done.stderr
+    assert read_pixels(tmp_path / "o.tif").shape == (80, 80, 3)
+    done = run_srpipe("enhance", both, tmp_path / "p.tif", "-m", x2_model, "--progress", "json")
+    assert json.loads(done.stderr.splitlines()[0])["event"] == "log"
