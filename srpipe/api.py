@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from srpipe.errors import OutputError
+from srpipe.errors import DeviceError, InputError, OutputError, RequestError
 from srpipe.io.job_folder import JobFolder
 from srpipe.io.model_probe import probe_model, read_model_metadata
 from srpipe.io.session import resolve_device
 from srpipe.io.source import read_image_info, same_file
+from srpipe.io.writer import check_options
 from srpipe.models.zoo import bundled_models, find_model
 from srpipe.plan.job import Plan, make_plan
+from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import OutputSpec, parse_output
 from srpipe.runtime.events import Monitor, ProgressCallback, Report
 from srpipe.settings import DEFAULT_MODEL, Blend, Engine, Settings
@@ -105,24 +108,28 @@ def prepare(src: str, dst: str, settings: Settings) -> Plan:
     Raises:
         RequestError: the request cannot be carried out.
     """
+    src = _absolute(src, InputError)
     output = parse_output(dst)
+    # Through a link, so that the job's files and the space check go where the output goes.
+    output = replace(output, path=os.path.realpath(_absolute(output.path, OutputError)))
     if same_file(src, output.path):
         raise OutputError(f"input and output are the same file, {src}: write to another one.")
     image = read_image_info(src)
     _check_output_place(output, settings)
     if image.pages > 1:
         logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)
-    device = resolve_device(settings.device)
-    model = probe_model(find_model(settings.model), device)
-    return make_plan(
+    device, model = _start_model(settings)
+    plan = make_plan(
         settings,
         image,
         model,
         output,
         device=device,
         cores=available_cores(),
-        job_dir=settings.job_dir or f"{output.path}.srpipe",
+        job_dir=os.path.abspath(settings.job_dir or f"{output.path}.srpipe"),
     )
+    check_options(plan.output, image)
+    return plan
 
 
 def run_job(plan: Plan, progress: ProgressCallback | None, begin_s: float) -> Report:
@@ -152,13 +159,13 @@ def run_job(plan: Plan, progress: ProgressCallback | None, begin_s: float) -> Re
                 from srpipe.engines.local import run_local
 
                 run_local(plan, partial_output, folder.log_path, monitor)
-            folder.publish()
         except Exception:
             folder.remove()
             raise
         except BaseException:  # an interruption: the job's folder stays
             folder.discard_output()
             raise
+        folder.publish()
         folder.remove()
         return monitor.finished()
     finally:
@@ -178,11 +185,39 @@ def available_cores() -> int:
     return cores
 
 
+def _start_model(settings: Settings) -> tuple[str, ModelInfo]:
+    """The device that works, and the model as it is there."""
+    device = resolve_device(settings.device)
+    path = os.path.abspath(find_model(settings.model))
+    try:
+        return device, probe_model(path, device)
+    except DeviceError as error:
+        if settings.device != "auto" or device == "cpu":
+            raise
+        logger.warning("%s Going on with the CPU.", error)
+        return "cpu", probe_model(path, "cpu")
+
+
+def _absolute(path: str, error: type[RequestError]) -> str:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise error(f"{path!r} is not a name in UTF-8, which libvips needs: rename it.") from None
+    return os.path.abspath(path)
+
+
 def _check_output_place(output: OutputSpec, settings: Settings) -> None:
     path = Path(output.path)
+    try:
+        path.lstat()
+        there = True
+    except FileNotFoundError:
+        there = False
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}): name another.") from None
     if path.is_dir():
         raise OutputError(f"{path} is a folder: name the output file.")
-    if path.exists() and not settings.overwrite:
+    if there and not settings.overwrite:
         raise OutputError(f"{path} exists: choose another name, or allow it with --overwrite.")
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist: make it first.")

@@ -10,6 +10,9 @@ from typing import Any, Literal, Protocol, TextIO
 from srpipe.errors import SrpipeError
 from srpipe.runtime.events import ProgressEvent, Report
 
+INTERRUPTED = 130
+"""Exit code of an interrupted run."""
+
 ProgressKind = Literal["auto", "bar", "json", "none"]
 
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} tiles{postfix}"
@@ -26,6 +29,9 @@ class Renderer(Protocol):
 
     def error(self, error: SrpipeError) -> None:
         """Show why it was not done."""
+
+    def interrupted(self) -> None:
+        """Show that it was interrupted."""
 
     def __enter__(self) -> Renderer: ...
 
@@ -82,6 +88,11 @@ class TextRenderer:
         self.__exit__()
         print(f"srpipe: {error}", file=self._stream)
 
+    def interrupted(self) -> None:
+        """Print that it was interrupted."""
+        self.__exit__()
+        print("srpipe: interrupted.", file=self._stream)
+
 
 class JsonRenderer:
     """One JSON object a line: ``{"event": "progress" | "report" | "error", …}``."""
@@ -106,8 +117,14 @@ class JsonRenderer:
 
     def error(self, error: SrpipeError) -> None:
         """Print the error."""
-        facts = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
-        self._print("error", facts)
+        self._print_error(type(error).__name__, str(error), error.exit_code)
+
+    def interrupted(self) -> None:
+        """Print that it was interrupted."""
+        self._print_error("Interrupted", "interrupted.", INTERRUPTED)
+
+    def _print_error(self, kind: str, message: str, exit_code: int) -> None:
+        self._print("error", {"type": kind, "message": message, "exit_code": exit_code})
 
     def _print(self, event: str, facts: dict[str, Any]) -> None:
         print(json.dumps({"event": event} | facts), file=self._stream, flush=True)

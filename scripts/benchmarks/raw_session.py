@@ -57,9 +57,9 @@ class RawSession:
         self._results = [np.zeros(shape, dtype) for _ in range(arrangement.callers)]
         self.time_s(arrangement.callers)
 
-    def time_s(self, n_batches: int) -> float:
-        """Seconds that ``n_batches`` take."""
-        tickets = iter(range(n_batches))  # next() of it is atomic
+    def time_s(self, count: int) -> float:
+        """Seconds that ``count`` batches take."""
+        tickets = iter(range(count))  # next() of it is atomic
 
         def call(result: Tensor) -> None:
             for ticket in tickets:
@@ -73,21 +73,28 @@ class RawSession:
             return time.perf_counter() - begin_s
 
 
+def n_batches(plan: Plan) -> int:
+    """Batches in the job, the last one filled up."""
+    return -(-plan.grid.n_tiles // plan.batch_size)
+
+
 def ready_batches(plan: Plan) -> list[Tensor]:
     """Some batches of the job, evenly spread over the picture, as the batcher packs them."""
-    n = min(plan.n_batches, MAX_READY_BATCHES)
+    n = min(n_batches(plan), MAX_READY_BATCHES)
     reader, colour = TileReader(plan.image), plan.colour
     shapes = plan.slot_shapes
     pixels = np.zeros(shapes.tile, plan.image.numpy_dtype)
     batches = []
     for k in range(n):
         batch = np.zeros(shapes.batch, plan.model.dtype)
-        first = k * plan.n_batches // n * plan.batch_size
-        for i, tile in enumerate(range(first, min(first + plan.batch_size, plan.grid.n_tiles))):
+        first = k * n_batches(plan) // n * plan.batch_size
+        tiles = range(first, min(first + plan.batch_size, plan.grid.n_tiles))
+        for i, tile in enumerate(tiles):
             rect = plan.grid.at(tile).source
             reader.read(rect, pixels)
             pad_edges(pixels, rect.height, rect.width)
             colour.pack(pixels, batch[i])
+        batch[len(tiles) :] = batch[len(tiles) - 1]
         batches.append(batch)
     return batches
 
@@ -100,9 +107,9 @@ def find_fastest(plan: Plan, batches: Sequence[Tensor]) -> Arrangement:
     sessions = [RawSession(plan, choice, batches) for choice in choices]
     multiple = 2 * max(choice.callers for choice in choices)  # no caller is left without work
     guess_s = sessions[0].time_s(multiple) / multiple
-    enough = min(_CALIBRATION_S / guess_s, plan.n_batches)
-    n_batches = multiple * max(1, round(enough / multiple))
+    enough = min(_CALIBRATION_S / guess_s, n_batches(plan))
+    count = multiple * max(1, round(enough / multiple))
     times: list[list[float]] = [[] for _ in choices]
     for _, k in itertools.product(range(_CALIBRATION_ROUNDS), range(len(choices))):
-        times[k].append(sessions[k].time_s(n_batches))
+        times[k].append(sessions[k].time_s(count))
     return min(zip(times, choices, strict=True), key=lambda pair: median(pair[0]))[1]

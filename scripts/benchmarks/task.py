@@ -85,14 +85,14 @@ def _calibrate(request: Request) -> dict[str, Any]:
 
 
 def _raw(request: Request) -> dict[str, Any]:
-    from .raw_session import Arrangement, RawSession, ready_batches
+    from .raw_session import Arrangement, RawSession, n_batches, ready_batches
 
     plan = _plan(request)
     arrangement = Arrangement(request.callers, request.threads)
     session = RawSession(plan, arrangement, ready_batches(plan))
     answer: dict[str, Any] = {}
     with _timed(answer):
-        session.time_s(plan.n_batches)
+        session.time_s(n_batches(plan))
     return answer
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from srpipe.api import enhance
 from srpipe.errors import SrpipeError
-from srpipe.progress import ProgressKind, make_renderer
+from srpipe.progress import INTERRUPTED, ProgressKind, make_renderer
 from srpipe.settings import DEFAULT_MODEL, Blend
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def add_parser(commands: Commands) -> None:
     add("-b", "--batch-size", type=int, metavar="N", help="tiles through the model together")
     add("-w", "--workers", type=int, metavar="N", help="ONNX sessions, each its own process")
     add("--threads", type=int, metavar="N", help="cores a session may use")
-    add("-d", "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, …")
+    add("-d", "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 and so on")
     add("--job-dir", metavar="DIR", help="folder for the job's files; default OUTPUT.srpipe")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add(
@@ -79,6 +79,9 @@ def run(options: argparse.Namespace) -> int:
         except SrpipeError as error:
             renderer.error(error)
             return error.exit_code
+        except KeyboardInterrupt:
+            renderer.interrupted()
+            return INTERRUPTED
         renderer.report(report)
     for stage, busy_s in report.stage_s.items():
         logger.info("%s: busy %.1f s", stage, busy_s)

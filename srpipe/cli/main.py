@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
+from typing import NoReturn
 
 from srpipe import __version__
 from srpipe.cli import enhance, inspect, models
 from srpipe.errors import SrpipeError
 from srpipe.progress import JsonLogFormatter
 
-INTERRUPTED = 130
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments on one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"srpipe: {message}; see '{self.prog} --help'.\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their arguments."""
-    parser = argparse.ArgumentParser(
-        prog="srpipe", description="Enhance images that are too large for memory."
-    )
+    parser = _Parser(prog="srpipe", description="Enhance images that are too large for memory.")
     parser.add_argument("--version", action="version", version=f"srpipe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (enhance, inspect, models):
@@ -36,20 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = build_parser().parse_args(arguments)
     _set_up_logging(options)
-    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(options.run(options))
     except SrpipeError as error:
         print(f"srpipe: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("srpipe: interrupted.", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # whoever read the output has gone
         return 1
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"srpipe: {place}{error.strerror or error}.", file=sys.stderr)
+        return 1
 
 
 def _set_up_logging(options: argparse.Namespace) -> None:
@@ -61,11 +61,3 @@ def _set_up_logging(options: argparse.Namespace) -> None:
     )
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
     logging.basicConfig(level=level, handlers=[handler])
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    sys.exit(main())

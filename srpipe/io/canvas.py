@@ -88,7 +88,8 @@ class Canvas:
                 )
             )
         self._next_tile += 1
-        self.stored_px += final_width * final_height
+        # What was really stored, not what the grid promises: a gap must not go unseen.
+        self.stored_px += min(final_width, width) * min(final_height, height)
 
     def _axis_weights(self, axis: str, index: int) -> Weights:
         key = (axis, index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -15,7 +16,7 @@ from srpipe.io.space import format_bytes, free_disk_bytes, same_disk
 from srpipe.plan.job import Plan
 
 PLAN_FILE = "plan.json"
-LOCK_FILE = "lock"
+LOCK_FILE = "srpipe.lock"
 LOG_FILE = "stages.log"
 
 
@@ -30,6 +31,28 @@ class JobFolder:
         """
         self._plan = plan
         self.path = Path(plan.job_dir)
+        beside = Path(plan.output.path).parent
+        for folder in (beside, Path(plan.image.path).parent):
+            if os.path.realpath(folder) == os.path.realpath(self.path):
+                raise OutputError(
+                    f"{self.path} holds the input or the output: choose another --job-dir."
+                )
+        try:
+            self._check_content()
+            self._lock = self._take_lock()
+        except BlockingIOError:
+            raise OutputError(
+                f"another srpipe is working in {self.path}: wait for it, or write elsewhere."
+            ) from None
+        except OSError as error:
+            raise self._unusable(error) from None
+        suffix = Path(plan.output.path).suffix.lower()
+        if same_disk(os.fspath(self.path), os.fspath(beside)):
+            self.partial_output = self.path / f"output.part{suffix}"
+        else:
+            self.partial_output = beside / f".{Path(plan.output.path).name}.part{suffix}"
+
+    def _check_content(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path} is no folder: choose another with --job-dir.")
         foreign = self.path.is_dir() and not (self.path / LOCK_FILE).exists()
@@ -37,29 +60,36 @@ class JobFolder:
             raise OutputError(
                 f"{self.path} holds files that are no srpipe job: choose another with --job-dir."
             )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(
-                self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
-            )
-        except OSError as error:
-            raise OutputError(
-                f"the job folder {self.path} cannot be made ({error.strerror}): "
-                "choose another with --job-dir."
-            ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise OutputError(
-                f"another srpipe is working in {self.path}: wait for it, or write elsewhere."
-            ) from None
-        beside = Path(plan.output.path).parent
-        suffix = Path(plan.output.path).suffix.lower()
-        if same_disk(os.fspath(self.path), os.fspath(beside)):
-            self.partial_output = self.path / f"output{suffix}"
-        else:
-            self.partial_output = beside / f".{Path(plan.output.path).name}.part{suffix}"
+
+    def _take_lock(self) -> int:
+        """A descriptor of the locked lock file.
+
+        Raises:
+            BlockingIOError: another process has it.
+        """
+        while True:
+            self.path.mkdir(exist_ok=True)
+            lock_path = self.path / LOCK_FILE
+            try:
+                lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except FileNotFoundError:
+                continue  # its last holder has just removed the folder
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(lock), os.stat(lock_path)):
+                    return lock
+            except FileNotFoundError:
+                pass  # removed between open and lock: what is locked is no longer the file
+            except BlockingIOError:
+                os.close(lock)
+                raise
+            os.close(lock)
+
+    def _unusable(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"the job folder {self.path} cannot be used ({error.strerror}): "
+            "choose another with --job-dir."
+        )
 
     @property
     def log_path(self) -> Path:
@@ -71,26 +101,37 @@ class JobFolder:
 
         Raises:
             SpaceError: too little room for pixels, seams and the output; says how much is missing.
+            OutputError: the folder cannot be written to.
         """
-        self._remove_work()
-        self._check_space()
-        reserve_canvas(self._plan)
-        (self.path / PLAN_FILE).write_text(json.dumps(asdict(self._plan), indent=1, default=list))
+        try:
+            self._remove_work()
+            self._check_space()
+            reserve_canvas(self._plan)
+            plan = json.dumps(asdict(self._plan), indent=1, default=list)
+            (self.path / PLAN_FILE).write_text(plan)
+        except OSError as error:
+            raise self._unusable(error) from None
 
     def publish(self) -> None:
-        """Put the finished output in place, whole, by rename.
+        """Put the finished output in place, whole.
 
         Raises:
-            WriteError: the rename failed.
+            WriteError: it cannot be put there, or, without ``overwrite``, something has appeared
+                there; the finished file stays where it is.
         """
         output = Path(self._plan.output.path)
         try:
-            os.replace(self.partial_output, output)
-            _sync_folder(output.parent)
+            if self._plan.overwrite:
+                os.replace(self.partial_output, output)
+            else:
+                _move_without_replacing(self.partial_output, output)
         except OSError as error:
             raise WriteError(
-                f"{output} cannot be put in place ({error.strerror}): check the folder."
+                f"{output} cannot be put in place ({error.strerror}): the finished file is "
+                f"{self.partial_output}; move it by hand."
             ) from None
+        with contextlib.suppress(OSError):  # some network file systems cannot
+            _sync_folder(output.parent)
 
     def discard_output(self) -> None:
         """Remove an unfinished output file."""
@@ -129,6 +170,19 @@ class JobFolder:
                     f"{format_bytes(free)} ({free} bytes) free: make room, write elsewhere, or put "
                     "the job's files on another disk with --job-dir."
                 )
+
+
+def _move_without_replacing(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
+        os.replace(source, target)
+    else:
+        source.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

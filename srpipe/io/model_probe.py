@@ -27,6 +27,7 @@ _MAX_SCALE = 8
 # A change of the result below this share of the range is no reach.
 _REACH_TOLERANCE = 1e-3
 _MAX_REACH_PX = 64
+_MAX_MULTIPLE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def _measure(name: str, session: Session, port: _Port, multiple: int, scale: int
     metadata = session.metadata
     return ModelInfo(
         path=name,
-        name=metadata.get("name") or file.stem,
+        name=" ".join(metadata.get("name", "").split()) or file.stem,
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
         file_bytes=file.stat().st_size,
         input_name=port.input_name,
@@ -173,14 +174,18 @@ def _signature(nodes: list[Any]) -> str:
     return " and ".join(f"{node.name} {node.type}{list(node.shape)}" for node in nodes) or "nothing"
 
 
-def _number(name: str, metadata: dict[str, str], key: str, default: float) -> float:
+def _number(
+    name: str, metadata: dict[str, str], key: str, default: float, most: int = 65535
+) -> float:
     text = metadata.get(key)
     try:
         value = default if text is None else float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < 1e6:
-        raise ModelError(f"{name} has metadata {key}={text!r}: it must be a number above 0.")
+    if not 0 < value <= most:
+        raise ModelError(
+            f"{name} has metadata {key}={text!r}: it must be a number above 0, at most {most}."
+        )
     return value
 
 
@@ -190,8 +195,8 @@ def _find_scale(
     """Scale and size multiple: the first at which two sizes work that share no larger measure."""
     free = port.height_px is None or port.width_px is None
     multiples = _MULTIPLES if free else (1,)
-    if free and "size_multiple" in metadata:
-        multiples = (max(1, int(_number(name, metadata, "size_multiple", 1))),)
+    if "size_multiple" in metadata:
+        multiples = (max(1, int(_number(name, metadata, "size_multiple", 1, _MAX_MULTIPLE))),)
     seen = ""
     for multiple in multiples:
         height = _probe_px(multiple)
@@ -258,7 +263,7 @@ def _find_least(session: Session, port: _Port, multiple: int, scale: int) -> int
 def _find_radius(name: str, session: Session, port: _Port, multiple: int, scale: int) -> int | None:
     """How far the left half of a tile reaches into the right half, input pixels."""
     told = session.metadata.get("receptive_radius_px", "")
-    if told.isdigit():
+    if told.isascii() and told.isdigit():
         return int(told)
     height = port.height_px or _probe_px(multiple)
     width = port.width_px or -(-2 * _MAX_REACH_PX // multiple) * multiple

@@ -24,8 +24,6 @@ _PROVIDERS = {
 _AUTO_ORDER = ("cuda", "rocm", "cpu")
 _QUIET = 4  # ONNX Runtime's "fatal only": every error also comes as an exception
 
-ort.set_default_logger_severity(_QUIET)
-
 Tensor = npt.NDArray[np.floating]
 
 
@@ -45,7 +43,8 @@ def resolve_device(wanted: str) -> str:
     if wanted == "auto":
         return next(device for device in _AUTO_ORDER if device in there)
     kind, _, number = wanted.partition(":")
-    if kind not in _PROVIDERS or (number and not number.isdigit()):
+    numbered = number.isascii() and number.isdigit() and kind != "cpu"
+    if kind not in _PROVIDERS or (":" in wanted and not numbered):
         raise DeviceError(
             f"device {wanted!r} is unknown: use auto, {', '.join(_PROVIDERS)}, or cuda:1 and so on."
         )
@@ -74,6 +73,7 @@ class Session:
         """
         if not os.path.isfile(path):
             raise ModelError(f"model file {path} does not exist: check the path.")
+        self._path = path
         kind, _, number = device.partition(":")
         options = ort.SessionOptions()
         options.log_severity_level = _QUIET
@@ -123,7 +123,9 @@ class Session:
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise InferenceError(f"the model failed on a batch: {_one_line(error)}") from None
+            raise InferenceError(
+                f"model {self._path} failed on a batch of {batch.shape}: {_one_line(error)}"
+            ) from None
 
     def run_free(self, input_name: str, output_name: str, batch: Tensor) -> Tensor | None:
         """Run the model into a new array; None where it fails (for probing)."""

@@ -20,10 +20,11 @@ _COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "multiband"}
 _CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data", "orientation")
 
 
-def _open(path: str) -> Any:
+def _open(path: str, **options: Any) -> Any:
     # A source takes the path as it is; a plain file name would have its [brackets] parsed as options.
     source = pyvips.Source.new_from_file(path)
-    return pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error")
+    options = {"access": "sequential", "fail_on": "error"} | options
+    return pyvips.Image.new_from_source(source, "", **options)
 
 
 def read_image_info(path: str | os.PathLike[str]) -> ImageInfo:
@@ -39,16 +40,17 @@ def read_image_info(path: str | os.PathLike[str]) -> ImageInfo:
         raise InputError(f"{name} is a folder: name one image file.")
     if not os.access(name, os.R_OK):
         raise InputError(f"{name} cannot be read: check its permissions.")
-    if os.path.isfile(name) and os.path.getsize(name) == 0:
+    if not os.path.isfile(name):
+        raise InputError(f"{name} is no regular file: save what comes from it to a file first.")
+    if os.path.getsize(name) == 0:
         raise InputError(f"{name} is empty (0 bytes): copy or export it again.")
     try:
-        image = _open(name)
+        return _describe(name, _open(name))
     except pyvips.Error as error:
         raise InputError(
             f"{name} is not an image that can be read ({first_line(error)}): "
             "use a TIFF, PNG, JPEG, WebP or HEIF file."
         ) from None
-    return _describe(name, image)
 
 
 def _describe(name: str, image: Any) -> ImageInfo:
@@ -73,8 +75,18 @@ def _describe(name: str, image: Any) -> ImageInfo:
         interpretation=image.interpretation,
         icc_bytes=len(image.get("icc-profile-data")) if "icc-profile-data" in fields else 0,
         loader=image.get("vips-loader"),
-        pages=image.get("n-pages") if "n-pages" in fields else 1,
+        pages=_count_pages(name, image) if "n-pages" in fields else 1,
     )
+
+
+def _count_pages(name: str, image: Any) -> int:
+    pages = int(image.get("n-pages"))
+    if pages > 1:
+        second = _open(name, page=1)
+        # The levels of a pyramid are pages too.
+        if second.width <= image.width // 2 + 1 and second.height <= image.height // 2 + 1:
+            return 1
+    return pages
 
 
 def carry_fields(path: str, image: Any, scale: int) -> Any:

@@ -9,6 +9,9 @@ pipe is small, so whoever opens the gate waits in turn for a saver that is behin
                             ├── OR ── saver ── file
     pipe ── gate, widened ──┘
 
+This is sound because rawload hands out pointers into the map: pixels are read when they are OR-ed,
+after the gate's rows have come.
+
 The gate is a PNG whose deflate blocks are only stored, the one kind of stream that libvips reads
 from a pipe (PNG: ISO/IEC 15948; stored blocks: RFC 1951, 3.2.4).
 """
@@ -19,26 +22,51 @@ import fcntl
 import os
 import select
 import struct
+import tempfile
 import threading
 import zlib
+from pathlib import Path
 from typing import Any
 
-from srpipe.errors import WriteError
+from srpipe.errors import OutputError, WriteError
 from srpipe.io.canvas_files import PIXELS_FILE
 from srpipe.io.source import carry_fields
 from srpipe.io.vips import first_line, pyvips
+from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.job import Plan
+from srpipe.plan.output import OutputSpec
 
 # With a filter byte, 16 bytes a row: a pipe of one page holds 256 rows.
 _GATE_WIDTH_PX = 15
 _PIPE_BYTES = 4096
 _TIMEOUT_S = 0.5
+_ABORT_S = 1.0
 _INTERPRETATIONS = {
     (1, "uint8"): "b-w",
     (1, "uint16"): "grey16",
     (3, "uint8"): "srgb",
     (3, "uint16"): "rgb16",
 }
+
+
+def check_options(spec: OutputSpec, image: ImageInfo) -> None:
+    """Save a few pixels elsewhere, to find out whether libvips takes the options.
+
+    Raises:
+        OutputError: it does not; the message says why.
+    """
+    dtype = "uchar" if image.dtype == "uint8" else "ushort"
+    pixels = pyvips.Image.black(16, 16, bands=image.bands).cast(dtype)
+    pixels = pixels.copy(interpretation=_INTERPRETATIONS[image.colours, image.dtype])
+    try:
+        with tempfile.NamedTemporaryFile(suffix=Path(spec.path).suffix) as file:
+            pixels.write_to_target(pyvips.Target.new_to_file(file.name), spec.vips_format)
+    except pyvips.Error as error:
+        raise OutputError(
+            f"{spec.path} cannot be written with the options [{spec.options}] "
+            f"({first_line(error)}): check them in libvips' documentation of its {spec.format.name} "
+            "saver."
+        ) from None
 
 
 class ImageWriter:
@@ -101,7 +129,7 @@ class ImageWriter:
     def abort(self) -> None:
         """Give up and remove the temporary file."""
         self._close_pipe()
-        self._thread.join(timeout=5)
+        self._thread.join(_ABORT_S)
         if os.path.exists(self._path):
             os.unlink(self._path)
 

@@ -19,6 +19,9 @@ from srpipe.plan.model_info import Layout
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Planes = npt.NDArray[np.float32]
 
+BICUBIC_RADIUS_PX = 2
+"""How far an input pixel reaches in what :func:`resize_plain` makes."""
+
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -81,12 +84,13 @@ class ColourPath:
         if self.channels > self.colours:
             planes = planes.mean(axis=0, keepdims=True, dtype=np.float32)
         if not self.needs_source:
-            return np.ascontiguousarray(planes)
+            return np.ascontiguousarray(planes)  # BGR has turned it
         assert pixels is not None
+        if self.channels == self.colours or self.colours == 1:
+            return np.concatenate([planes, resize_plain(pixels[..., self.colours :], self.scale)])
         plain = resize_plain(pixels, self.scale)
-        if self.channels < self.colours:
-            planes = plain[:3] + (planes - luma(plain[:3]))
-        return np.concatenate([planes, plain[self.colours :]])
+        planes = plain[:3] + (planes - luma(plain[:3]))
+        return np.concatenate([planes, plain[3:]])
 
 
 def luma(planes: Planes) -> Planes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from srpipe.errors import SettingsError
-from srpipe.plan.colour import ColourPath
+from srpipe.plan.colour import BICUBIC_RADIUS_PX, ColourPath
 from srpipe.plan.geometry import Size, round_up
 from srpipe.plan.grid import Grid, plan_axis
 from srpipe.plan.image_info import ImageInfo
@@ -54,6 +54,8 @@ class Plan:
     serial: bool
     """Whether all stages run in one process."""
     job_dir: str
+    overwrite: bool
+    """Whether the output may replace a file."""
 
     @property
     def scale(self) -> int:
@@ -64,11 +66,6 @@ class Plan:
     def output_size(self) -> Size:
         """Output pixels."""
         return self.image.size.scaled(self.scale)
-
-    @property
-    def n_batches(self) -> int:
-        """Batches in the job, the last one filled up."""
-        return -(-self.grid.n_tiles // self.batch_size)
 
     @property
     def runners(self) -> int:
@@ -163,9 +160,11 @@ def make_plan(
         OutputError: the format cannot hold the result.
     """
     output = fit_output(output, image, image.size.scaled(model.scale))
-    grid = plan_grid(settings, image.size, model)
-    workers = settings.workers or 1
-    trims = tuple(default_trim_px(axis.overlap_px, model.radius_px) for axis in (grid.x, grid.y))
+    grid = plan_grid(settings, image, model)
+    batch_size = _batch_size(settings, model, device, grid.n_tiles)
+    workers = min(settings.workers or 1, -(-grid.n_tiles // batch_size))
+    reach_px = _reach_px(model, image)
+    trims = tuple(default_trim_px(axis.overlap_px, reach_px) for axis in (grid.x, grid.y))
     serial = settings.engine == "serial" or (
         settings.engine == "auto" and grid.n_tiles <= SERIAL_MAX_TILES and workers == 1
     )
@@ -176,16 +175,17 @@ def make_plan(
         grid=grid,
         blend=settings.blend,
         trim_px=(trims[0], trims[1]),
-        batch_size=_batch_size(settings, model, device, grid.n_tiles),
+        batch_size=batch_size,
         workers=1 if serial else workers,
         threads=settings.threads or max(1, cores // workers),
         device=device,
         serial=serial,
         job_dir=job_dir,
+        overwrite=settings.overwrite,
     )
 
 
-def plan_grid(settings: Settings, size: Size, model: ModelInfo) -> Grid:
+def plan_grid(settings: Settings, image: ImageInfo, model: ModelInfo) -> Grid:
     """Lay the tiles of an image for a model.
 
     Raises:
@@ -194,15 +194,16 @@ def plan_grid(settings: Settings, size: Size, model: ModelInfo) -> Grid:
     wanted_px = settings.tile_size
     axes = []
     for length_px, fixed_px, axis in (
-        (size.width, model.width_px, "width"),
-        (size.height, model.height_px, "height"),
+        (image.size.width, model.width_px, "width"),
+        (image.size.height, model.height_px, "height"),
     ):
         tile_px = _tile_px(wanted_px, fixed_px, model, axis)
+        multiple_px = model.multiple_px
         overlap_px = settings.overlap
         if overlap_px is None:
-            overlap_px = min(_default_overlap_px(model), (tile_px - 1) // 2)
+            most_px = min((tile_px - 1) // 2, tile_px - multiple_px)
+            overlap_px = max(0, min(_default_overlap_px(model, image), most_px))
         check_overlap(tile_px, overlap_px)
-        multiple_px = model.multiple_px
         if tile_px - overlap_px < multiple_px:
             raise SettingsError(
                 f"overlap {overlap_px} leaves no whole multiple of {multiple_px} pixels, which model "
@@ -239,13 +240,27 @@ def _tile_px(wanted_px: int | None, fixed_px: int | None, model: ModelInfo, axis
             f"tile size {wanted_px} is not a multiple of {multiple_px}, which model {model.name} "
             f"needs: use {choices}."
         )
+    if wanted_px < model.least_px:
+        raise SettingsError(
+            f"tile size {wanted_px} is below {model.least_px}, the least that model {model.name} "
+            "takes: use larger tiles."
+        )
     return wanted_px
 
 
-def _default_overlap_px(model: ModelInfo) -> int:
+def _reach_px(model: ModelInfo, image: ImageInfo) -> int | None:
+    """How far a pixel of the input reaches, what is resized beside the model included."""
     if model.radius_px is None:
+        return None
+    resized = model.scale > 1 and (image.has_alpha or model.channels < image.colours)
+    return max(model.radius_px, BICUBIC_RADIUS_PX if resized else 0)
+
+
+def _default_overlap_px(model: ModelInfo, image: ImageInfo) -> int:
+    reach_px = _reach_px(model, image)
+    if reach_px is None:
         return _MAX_DEFAULT_OVERLAP_PX
-    overlap_px = 2 * model.radius_px + _DEFAULT_RAMP_PX
+    overlap_px = 2 * reach_px + _DEFAULT_RAMP_PX
     return round_up(min(overlap_px, _MAX_DEFAULT_OVERLAP_PX), 4)
 
 
@@ -258,6 +273,6 @@ def _batch_size(settings: Settings, model: ModelInfo, device: str, n_tiles: int)
             )
         return model.batch
     if settings.batch_size is not None:
-        return settings.batch_size
+        return min(settings.batch_size, n_tiles)
     preferred = DEFAULT_BATCH_SIZE_CPU if device == "cpu" else DEFAULT_BATCH_SIZE_GPU
     return min(preferred, n_tiles)

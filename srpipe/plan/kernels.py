@@ -26,7 +26,15 @@ def _signature(pixel: Any) -> Any:
     )
 
 
-@numba.njit([_signature(numba.uint8), _signature(numba.uint16)], cache=True, nogil=True)
+def _compile(function: Any) -> Any:
+    signatures = [_signature(numba.uint8), _signature(numba.uint16)]
+    try:
+        return numba.njit(signatures, cache=True, nogil=True)(function)
+    except RuntimeError:  # a read-only install and no home: nowhere to keep the compiled code
+        return numba.njit(signatures, nogil=True)(function)
+
+
+@_compile
 def blend_tile(
     planes: Float32,
     weights_x: Float32,

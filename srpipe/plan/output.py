@@ -30,7 +30,7 @@ class Format:
 
 FORMATS = (
     Format("TIFF", (".tif", ".tiff"), 2**31 - 1, True, True,
-           "compression=deflate,predictor=horizontal,level=2,tile", 0.7),
+           "compression=deflate,predictor=horizontal,level=1,tile", 0.7),
     Format("PNG", (".png",), 2**31 - 1, True, True, "", 0.7),
     Format("JPEG", (".jpg", ".jpeg"), 65535, False, False, "Q=95", 0.35),
     Format("WebP", (".webp",), 16383, False, True, "Q=90", 0.25),
@@ -116,7 +116,8 @@ def fit_output(spec: OutputSpec, image: ImageInfo, size: Size) -> OutputSpec:
         )
     raw_bytes = size.pixels * image.bands * image.sample_bytes
     large = raw_bytes * max(1.0, spec.estimated_ratio) > _CLASSIC_TIFF_BYTES
-    if fmt.name == "TIFF" and large and "bigtiff" not in spec.options:
+    asked = any(option.split("=")[0].strip() == "bigtiff" for option in spec.options.split(","))
+    if fmt.name == "TIFF" and large and not asked:
         options = f"{spec.options},bigtiff" if spec.options else "bigtiff"
         return OutputSpec(spec.path, fmt, options)
     return spec

@@ -38,7 +38,8 @@ class _Replies:
         if isinstance(error, SrpipeError):
             self.send(Failed(error, ""))
         else:
-            message = f"the {self._stage} failed unexpectedly ({type(error).__name__}: {error})."
+            said = " ".join(str(error).split())
+            message = f"the {self._stage} failed unexpectedly ({type(error).__name__}: {said})."
             self.send(Failed(StageError(message), traceback.format_exc()))
 
 

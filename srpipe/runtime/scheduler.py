@@ -42,6 +42,11 @@ class SlotTable:
         self._free = deque(range(n_slots))
 
     @property
+    def n_slots(self) -> int:
+        """All slots."""
+        return len(self._states)
+
+    @property
     def n_free(self) -> int:
         """Slots that can be taken."""
         return len(self._free)
@@ -63,10 +68,6 @@ class SlotTable:
         self._states[slot] = state
         if state == "free":
             self._free.append(slot)
-
-    def state(self, slot: int) -> str:
-        """The state of a slot."""
-        return self._states[slot]
 
 
 @dataclass

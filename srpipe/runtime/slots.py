@@ -7,10 +7,12 @@ the table); here is only where the slots lie.
 from __future__ import annotations
 
 import mmap
+import os
 
 import numpy as np
 import numpy.typing as npt
 
+from srpipe.io.space import reserve_shared_memory
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import round_up
 from srpipe.plan.job import Plan
@@ -45,8 +47,16 @@ def slots_bytes(plan: Plan) -> int:
 
 
 def local_slots(plan: Plan) -> Slots:
-    """Slots in this process's own memory."""
-    return Slots(plan, mmap.mmap(-1, slots_bytes(plan)))
+    """Slots in memory of this process alone.
+
+    Raises:
+        SpaceError: too little memory.
+    """
+    descriptor = reserve_shared_memory(slots_bytes(plan), plan.job_dir)
+    try:
+        return shared_slots(plan, descriptor)
+    finally:
+        os.close(descriptor)  # the map keeps the memory
 
 
 def shared_slots(plan: Plan, descriptor: int) -> Slots:

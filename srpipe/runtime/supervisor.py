@@ -71,7 +71,16 @@ class StageProcess:
         try:
             self.connection.send(message)
         except OSError:
+            self._raise_last_words()
             raise self.death() from None
+
+    def _raise_last_words(self) -> None:
+        """Raise what a process that is gone has said of its end, if it has."""
+        with contextlib.suppress(EOFError, OSError):
+            while self.connection.poll():
+                message = self.connection.recv()
+                if isinstance(message, Failed):
+                    raise message.error
 
     def receive(self) -> Done | Failed:
         """The next message.

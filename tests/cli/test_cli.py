@@ -6,8 +6,11 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import termios
+import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +118,10 @@ def test_truncated_input(tmp_path: Path, suffix: str, workers: int | None) -> No
         (["-t", "99999999"], "tile_size is 99999999"),
         (["-b", "0"], "batch_size is 0"),
         (["-w", "0"], "workers is 0"),
+        (["-t", "2.5"], "invalid int value"),
+        (["--blend", "foo"], "invalid choice"),
         (["-d", "abacus"], "'abacus' is unknown"),
+        (["-d", "cpu:1"], "'cpu:1' is unknown"),
         (["-d", "tensorrt"], "'tensorrt' is not there"),
     ],
     ids=str,
@@ -150,11 +156,63 @@ def test_bad_outputs(tmp_path: Path, photograph: Path) -> None:
     assert "16383" in fails(2, "enhance", wide, tmp_path / "o.webp")
 
 
-def test_bad_option_of_the_format(tmp_path: Path, photograph: Path) -> None:
-    done = run_srpipe("enhance", photograph, f"{tmp_path}/o.tif[colour=blue]")
-    assert done.returncode in (1, 2)
-    assert "colour" in done.stderr
-    assert not list(tmp_path.glob("o.tif*"))
+@pytest.mark.parametrize(
+    "name",
+    ["o.tif[colour=blue]", "o.tif[compression=zap]", "o.tif[tile,tile_width=17]", "o.v[foo=1]"],
+)
+def test_bad_option_of_the_format(tmp_path: Path, photograph: Path, name: str) -> None:
+    assert "options" in fails(2, "enhance", photograph, f"{tmp_path}/{name}")
+    assert not list(tmp_path.glob("o.*"))
+
+
+def test_a_name_the_disk_does_not_take(tmp_path: Path, photograph: Path) -> None:
+    fails(2, "enhance", photograph, tmp_path / f"{'x' * 300}.tif")
+    fails(2, "enhance", photograph, tmp_path / f"{'x' * 245}.tif")
+    bad = os.fsencode(tmp_path) + b"/caf\xe9.tif"
+    assert "UTF-8" in fails(2, "enhance", photograph, os.fsdecode(bad))
+    Path(os.fsdecode(bad)).write_bytes(photograph.read_bytes())
+    assert "UTF-8" in fails(2, "enhance", os.fsdecode(bad), tmp_path / "o.tif")
+
+
+def test_a_fifo_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.tif")
+    assert "no regular file" in fails(2, "enhance", tmp_path / "fifo.tif", tmp_path / "o.tif")
+
+
+def test_overwriting_a_link_replaces_what_it_leads_to(
+    tmp_path: Path, photograph: Path, x2_model: Path
+) -> None:
+    real = tmp_path / "real.tif"
+    real.write_text("old")
+    (tmp_path / "link.tif").symlink_to(real)
+    assert "exists" in fails(2, "enhance", photograph, tmp_path / "link.tif")
+    run_srpipe("enhance", photograph, tmp_path / "link.tif", "-m", x2_model, "--overwrite")
+    assert (tmp_path / "link.tif").is_symlink()
+    assert read_pixels(real).shape == (400, 600, 3)
+
+
+def test_too_little_disk_is_known_before_the_first_tile(tmp_path: Path) -> None:
+    """A PNG whose header speaks of a hundred gigapixels, on any disk."""
+    header = struct.pack(">IIBBBBB", 400_000, 400_000, 8, 0, 0, 0, 0)
+    chunk = b"IHDR" + header
+    png = (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    )
+    (tmp_path / "vast.png").write_bytes(png + struct.pack(">I", 8) + b"IDAT" + bytes(64))
+    line = fails(2, "enhance", tmp_path / "vast.png", tmp_path / "o.tif")
+    assert re.search(r"needs .* bytes\) and has .* bytes\) free", line)
+    assert [p.name for p in tmp_path.iterdir()] == ["vast.png"]
+
+
+def test_interruption_in_the_first_moments(tmp_path: Path, photograph: Path) -> None:
+    for delay_s in (0.03, 0.1, 0.2, 0.3):
+        process = start_srpipe("enhance", photograph, tmp_path / "o.tif", "--overwrite")
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+        assert process.returncode in (130, -signal.SIGTERM)
+        assert "Traceback" not in err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ from srpipe.io import canvas as canvas_module
 from srpipe.io.canvas import Canvas
 from srpipe.io.canvas_files import open_pixels, reserve_canvas
 from srpipe.plan.geometry import Size
+from srpipe.plan.grid import AxisGrid, Grid
 from srpipe.plan.job import Plan
 from srpipe.plan.kernels import blend_tile
 from srpipe.plan.window import axis_weights
@@ -58,7 +60,8 @@ def oracle(plan: Plan, tiles: list[np.ndarray]) -> np.ndarray:
 def assert_same_but_for_rounding(actual: np.ndarray, expected: np.ndarray) -> None:
     difference = np.abs(actual.astype(np.int64) - expected.astype(np.int64))
     assert difference.max(initial=0) <= 1
-    assert (difference > 0).mean() < 0.01
+    # float32 resolves 1/256 of a 16-bit level: a few sums fall on the other side of a half.
+    assert np.count_nonzero(difference) <= max(3, 0.01 * difference.size)
 
 
 @shared_folder
@@ -160,3 +163,14 @@ def test_nan_and_infinity_name_the_tile(tmp_path: Path, value: float) -> None:
     tiles[1][0, 3, 4] = value
     with pytest.raises(InferenceError, match=r"1 values of tile 1 .*use a float32 model"):
         canvas.add(1, tiles[1])
+
+
+def test_a_gap_in_the_grid_does_not_go_unseen(tmp_path: Path) -> None:
+    plan = make_test_plan(tmp_path, image={"size": Size(300, 50)}, model={"scale": 1})
+    gap = Grid(AxisGrid(300, 100, (0, 110, 200)), AxisGrid(50, 50, (0,)))
+    plan = dataclasses.replace(plan, grid=gap)
+    reserve_canvas(plan)
+    canvas = Canvas(plan)
+    for i, planes in enumerate(random_tiles(plan)):
+        canvas.add(i, planes)
+    assert canvas.stored_px < plan.output_size.pixels

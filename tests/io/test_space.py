@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+import fcntl
 import mmap
 import os
 from pathlib import Path
 
 import pytest
 
-from srpipe.errors import OutputError, SpaceError
-from srpipe.io import space
+from srpipe.errors import OutputError, SpaceError, WriteError
+from srpipe.io import job_folder, space
 from srpipe.io.job_folder import JobFolder
 from srpipe.plan.geometry import Size
 from tests.factories import make_test_plan
@@ -73,8 +75,72 @@ def test_two_runs_cannot_share_a_job_folder(tmp_path: Path) -> None:
     first = JobFolder(plan)
     with pytest.raises(OutputError, match="another srpipe is working"):
         JobFolder(plan)
+    first.remove()
     first.release()
     JobFolder(plan).release()
+
+
+def test_a_lock_whose_file_was_removed_is_no_lock(tmp_path: Path) -> None:
+    """Another run may remove the folder between our open and our lock."""
+    plan = make_test_plan(tmp_path)
+    first = JobFolder(plan)
+    real_flock, calls = fcntl.flock, []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not calls:
+            first.remove()
+            first.release()
+        calls.append(descriptor)
+        real_flock(descriptor, operation)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcntl, "flock", flock)
+        second = JobFolder(plan)
+    assert len(calls) == 2
+    with pytest.raises(OutputError, match="another srpipe is working"):
+        JobFolder(plan)
+    second.release()
+
+
+@pytest.mark.parametrize("which", ["input", "output"])
+def test_the_job_folder_is_not_where_input_or_output_are(tmp_path: Path, which: str) -> None:
+    plan = make_test_plan(tmp_path)
+    place = plan.image.path if which == "input" else plan.output.path
+    plan = dataclasses.replace(plan, job_dir=os.path.dirname(os.path.abspath(place)))
+    with pytest.raises(OutputError, match="holds the input or the output"):
+        JobFolder(plan)
+
+
+def test_publishing_never_replaces_what_has_appeared(tmp_path: Path) -> None:
+    plan = make_test_plan(tmp_path)
+    folder = JobFolder(plan)
+    folder.partial_output.write_text("new")
+    Path(plan.output.path).write_text("precious")
+    with pytest.raises(WriteError, match="the finished file is"):
+        folder.publish()
+    assert Path(plan.output.path).read_text() == "precious"
+    assert folder.partial_output.read_text() == "new"
+    folder.release()
+    allowed = JobFolder(dataclasses.replace(plan, overwrite=True))
+    allowed.publish()
+    assert Path(plan.output.path).read_text() == "new"
+    allowed.release()
+
+
+def test_output_on_another_disk_is_checked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_test_plan(tmp_path)
+    monkeypatch.setattr(job_folder, "same_disk", lambda a, b: False)
+    rooms = {plan.job_dir: 10**12, str(tmp_path): plan.output_bytes - 1}
+    monkeypatch.setattr(job_folder, "free_disk_bytes", lambda folder: rooms[folder])
+    folder = JobFolder(plan)
+    with pytest.raises(SpaceError, match=f"{tmp_path} needs"):
+        folder.prepare()
+    rooms[str(tmp_path)] = plan.output_bytes
+    folder.prepare()
+    folder.remove()
+    folder.release()
 
 
 def test_a_folder_with_other_files_is_not_touched(tmp_path: Path) -> None:

@@ -71,7 +71,14 @@ def test_alpha_is_resized_not_enhanced() -> None:
     planes = colour.unpack(result, pixels)
     assert planes.shape == (4, 20, 24)
     assert not planes[:3].any()
-    np.testing.assert_array_equal(planes[3], resize_plain(pixels, 2)[3])
+    np.testing.assert_array_equal(planes[3], resize_plain(pixels[..., 3:], 2)[0])
+
+
+def test_plain_enlargement_is_bicubic() -> None:
+    """A straight line stays nearly straight, where repeating pixels makes steps of 0 and 10."""
+    ramp = np.tile(np.arange(0, 200, 10, dtype=np.uint8), (9, 1))[..., np.newaxis]
+    enlarged = resize_plain(ramp, 2)[0, 9, 6:-6] * 255
+    np.testing.assert_allclose(np.diff(enlarged), 5, atol=1)
 
 
 def test_grey_comes_back_as_the_mean() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
-
 from srpipe.io.canvas import Canvas
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Blend, Done, Instruction
@@ -30,8 +28,7 @@ class Accumulator:
         for i, tile in enumerate(instruction.tiles):
             slots = instruction.tile_slots
             source = self._slots.tiles[slots[i]] if slots else None
-            planes = self._colour.unpack(results[i], source)
-            self._canvas.add(tile, np.ascontiguousarray(planes))
+            self._canvas.add(tile, self._colour.unpack(results[i], source))
         busy_s = time.perf_counter() - begin
         return Done(instruction, busy_s, self._canvas.finished_rows_px, self._canvas.stored_px)
 
