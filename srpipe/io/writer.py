@@ -155,12 +155,14 @@ class ImageWriter:
             size.height,
             plan.image.bands,
             format="uchar" if plan.image.dtype == "uint8" else "ushort",
-            interpretation=_INTERPRETATIONS[plan.image.colours, plan.image.dtype],
         )
         gate = pyvips.Image.new_from_source(gate_source, "", access="sequential")
         # Extending a column by copying it takes a tenth of the memory that zooming it does.
         gate = gate.crop(0, 0, 1, size.height)
-        return pixels | gate.embed(0, 0, size.width, size.height, extend="copy")
+        wide = gate.embed(0, 0, size.width, size.height, extend="copy")
+        # The gate first: libvips prepares operands in their order.
+        interpretation = _INTERPRETATIONS[plan.image.colours, plan.image.dtype]
+        return (wide | pixels).copy(interpretation=interpretation)
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)

@@ -33,6 +33,8 @@ from srpipe.runtime.stages import stage_of
 logger = logging.getLogger(__name__)
 
 _WAIT_S = 0.5
+# No stage multiplies matrices with numpy, and idle OpenBLAS threads spin.
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 _STOP_S = 2.0
 # The first message is the caller's sys.path: after it, srpipe can be imported as the caller has it.
 _BOOTSTRAP = (
@@ -58,6 +60,7 @@ class StageProcess:
                 stderr=log,
                 pass_fds=(theirs.fileno(), setup.slots_descriptor),
                 start_new_session=True,
+                env=os.environ | _ENVIRONMENT,
             )
         self.send(list(sys.path))
         self.send(setup)
