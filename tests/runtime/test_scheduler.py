@@ -129,7 +129,8 @@ def test_every_tile_goes_through_once_in_raster_order(
     assert world.read == world.blended == list(range(n_tiles))
     assert world.written == sorted(set(world.written))
     assert world.written[-1] == scheduler.total_rows_px
-    assert world.max_lag_px <= scheduler.max_lag_px + ROW_PX * (1 + batch // ROW_TILES)
+    # One batch may end a row it did not begin, whole ones, and the last, which is cut short.
+    assert world.max_lag_px <= scheduler.max_lag_px + ROW_PX * (2 + batch // ROW_TILES)
     assert not world.under_way
     for table in (scheduler.tile_slots, scheduler.batch_slots, scheduler.result_slots):
         assert table.n_free == table.n_slots
