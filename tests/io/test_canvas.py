@@ -60,8 +60,9 @@ def oracle(plan: Plan, tiles: list[np.ndarray]) -> np.ndarray:
 def assert_same_but_for_rounding(actual: np.ndarray, expected: np.ndarray) -> None:
     difference = np.abs(actual.astype(np.int64) - expected.astype(np.int64))
     assert difference.max(initial=0) <= 1
-    # float32 resolves 1/256 of a 16-bit level: a few sums fall on the other side of a half.
-    assert np.count_nonzero(difference) <= max(3, 0.01 * difference.size)
+    # float32 resolves 1/256 of a 16-bit level: of sums of four, some fall beyond a half.
+    share = 0.05 if actual.dtype == np.uint16 else 0.01
+    assert np.count_nonzero(difference) <= max(3, share * difference.size)
 
 
 @shared_folder
