@@ -17,6 +17,7 @@ import numpy as np
 
 from srpipe.errors import ModelError
 from srpipe.io.session import Session, Tensor
+from srpipe.plan.geometry import round_up
 from srpipe.plan.model_info import Layout, ModelInfo
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
@@ -219,7 +220,7 @@ def _find_scale(
 
 
 def _probe_px(multiple: int) -> int:
-    return -(-_PROBE_PX // multiple) * multiple
+    return round_up(_PROBE_PX, multiple)
 
 
 def _find_batch(session: Session, port: _Port, multiple: int) -> tuple[int | None, bool]:
@@ -266,7 +267,7 @@ def _find_radius(name: str, session: Session, port: _Port, multiple: int, scale:
     if told.isascii() and told.isdigit():
         return int(told)
     height = port.height_px or _probe_px(multiple)
-    width = port.width_px or -(-2 * _MAX_REACH_PX // multiple) * multiple
+    width = port.width_px or round_up(2 * _MAX_REACH_PX, multiple)
     half = width // 2
     first = port.noise(port.batch or 1, height, width, seed=1)
     second = port.nchw(first).copy()
