@@ -13,7 +13,10 @@ if TYPE_CHECKING:
         DeviceError,
         InferenceError,
         InputError,
+        Interrupted,
+        JobError,
         ModelError,
+        OutOfMemoryError,
         OutputError,
         ReadError,
         RequestError,
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from srpipe.plan.image_info import ImageInfo
     from srpipe.plan.model_info import ModelInfo
     from srpipe.runtime.events import ProgressEvent, Report
+    from srpipe.stop import StopRequest
 
 __version__ = "0.1.0"
 
@@ -40,8 +44,11 @@ __all__ = [
     "ImageInfo",
     "InferenceError",
     "InputError",
+    "Interrupted",
+    "JobError",
     "ModelError",
     "ModelInfo",
+    "OutOfMemoryError",
     "OutputError",
     "ProgressEvent",
     "ReadError",
@@ -53,6 +60,7 @@ __all__ = [
     "SpaceError",
     "SrpipeError",
     "StageError",
+    "StopRequest",
     "WriteError",
     "bundled_models",
     "enhance",
@@ -66,8 +74,11 @@ _HOMES = {
     "ImageInfo": "srpipe.plan.image_info",
     "InferenceError": "srpipe.errors",
     "InputError": "srpipe.errors",
+    "Interrupted": "srpipe.errors",
+    "JobError": "srpipe.errors",
     "ModelError": "srpipe.errors",
     "ModelInfo": "srpipe.plan.model_info",
+    "OutOfMemoryError": "srpipe.errors",
     "OutputError": "srpipe.errors",
     "ProgressEvent": "srpipe.runtime.events",
     "ReadError": "srpipe.errors",
@@ -79,6 +90,7 @@ _HOMES = {
     "SpaceError": "srpipe.errors",
     "SrpipeError": "srpipe.errors",
     "StageError": "srpipe.errors",
+    "StopRequest": "srpipe.stop",
     "WriteError": "srpipe.errors",
     "bundled_models": "srpipe.models.zoo",
     "enhance": "srpipe.api",

@@ -6,38 +6,44 @@ import signal
 import sys
 from types import FrameType
 
+from srpipe.stop import StopRequest
+
 
 class _Interruptions:
-    """Turns the first SIGINT or SIGTERM into KeyboardInterrupt, and later ones into nothing.
+    """Turns SIGINT and SIGTERM into a request to stop.
 
-    A second signal must not break the clean-up. Later ones are not ignored by SIG_IGN: Python
-    complains of a signal that came just before it was ignored.
+    Where no run listens yet, the first one is a KeyboardInterrupt as well, and later ones are
+    nothing: they must not break the clean-up. They are not ignored by SIG_IGN: Python complains of
+    a signal that came just before it was ignored.
     """
 
-    def __init__(self) -> None:
-        self.came = False
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._take)
 
-    def _take(self, _number: int, _frame: FrameType | None) -> None:
-        if not self.came:
-            self.came = True
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        first = not self._stop.times
+        if first:
+            self._stop.signal_number = number
+        self._stop.request()
+        if first and not self._stop.heeded:
             raise KeyboardInterrupt
 
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    interruptions = None
+    stop = StopRequest()
     try:
-        interruptions = _Interruptions()
+        _Interruptions(stop)
         from srpipe.cli.main import main as run
 
-        return run()
+        return run(stop=stop)
     except BaseException:
         # An interruption in the middle of an import comes as whatever that module made of it.
-        if interruptions is not None and interruptions.came:
+        if stop.times:
             print("srpipe: interrupted.", file=sys.stderr)
-            return 130
+            return stop.exit_code
         raise
 
 

@@ -8,18 +8,38 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from srpipe.errors import DeviceError, InputError, OutputError, RequestError
-from srpipe.io.job_folder import JobFolder
+from srpipe import __version__
+from srpipe.errors import (
+    DeviceError,
+    InputError,
+    Interrupted,
+    OutputError,
+    RequestError,
+    RunError,
+    SrpipeError,
+)
+from srpipe.io.checkpoint import Checkpoint
+from srpipe.io.job_folder import JobFolder, is_finished_output, refuse_existing
 from srpipe.io.model_probe import probe_model, read_model_metadata
-from srpipe.io.session import resolve_device
+from srpipe.io.session import resolve_device, software_versions
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.writer import check_options
 from srpipe.models.zoo import bundled_models, find_model
+from srpipe.plan.fingerprint import fingerprint
 from srpipe.plan.job import Plan, make_plan
 from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import OutputSpec, parse_output
+from srpipe.runtime.conductor import Conductor
 from srpipe.runtime.events import Monitor, ProgressCallback, Report
-from srpipe.settings import DEFAULT_MODEL, Blend, Engine, Settings
+from srpipe.settings import (
+    DEFAULT_CHECKPOINT_EVERY_S,
+    DEFAULT_MODEL,
+    Blend,
+    Engine,
+    OnError,
+    Settings,
+)
+from srpipe.stop import StopRequest
 
 __all__ = [
     "bundled_models",
@@ -53,8 +73,15 @@ def enhance(
     progress: ProgressCallback | None = None,
     overwrite: bool = False,
     engine: Engine = "auto",
+    fresh: bool = False,
+    checkpoint_every_s: float = DEFAULT_CHECKPOINT_EVERY_S,
+    on_error: OnError = "stop",
+    stop: StopRequest | None = None,
 ) -> Report:
     """Enhance one image file, tile by tile, within bounded memory.
+
+    A run that was interrupted, in whatever way, goes on from its last checkpoint when the same
+    request is made again, and gives the bytes that an undisturbed run gives.
 
     Depth, bands and colour profile of the output are those of the input; its size is the input's
     times the model's scale.
@@ -76,6 +103,11 @@ def enhance(
         overwrite: replace ``dst`` if it exists.
         engine: ``serial`` runs all stages in this process, ``local`` gives each its own, ``auto``
             takes ``serial`` where there are few tiles.
+        fresh: start over, whatever the job folder holds.
+        checkpoint_every_s: seconds between checkpoints; each row of tiles ends with one too.
+        on_error: ``fill`` goes on where the input cannot be read, with what could be decoded, and
+            lists those parts in the report; ``stop`` fails.
+        stop: lets a signal handler or another thread ask the run to stop.
 
     Returns:
         What was done: sizes, tiles, seconds per stage, megapixels per second.
@@ -83,6 +115,7 @@ def enhance(
     Raises:
         RequestError: the request cannot be carried out; nothing was begun.
         RunError: the run failed after it began; nothing is at ``dst``.
+        Interrupted: ``stop`` asked for it.
     """
     begin_s = time.monotonic()
     settings = Settings(
@@ -97,9 +130,12 @@ def enhance(
         job_dir=None if job_dir is None else os.fspath(job_dir),
         overwrite=overwrite,
         engine=engine,
+        fresh=fresh,
+        checkpoint_every_s=checkpoint_every_s,
+        on_error=on_error,
     )
     plan = prepare(os.fspath(src), os.fspath(dst), settings)
-    return run_job(plan, progress, begin_s)
+    return run_job(plan, progress, begin_s, stop or StopRequest())
 
 
 def prepare(src: str, dst: str, settings: Settings) -> Plan:
@@ -114,8 +150,9 @@ def prepare(src: str, dst: str, settings: Settings) -> Plan:
     output = replace(output, path=os.path.realpath(_absolute(output.path, OutputError)))
     if same_file(src, output.path):
         raise OutputError(f"input and output are the same file, {src}: write to another one.")
+    job_dir = os.path.abspath(settings.job_dir or f"{output.path}.srpipe")
     image = read_image_info(src)
-    _check_output_place(output, settings)
+    _check_output_place(output, settings, job_dir)
     if image.pages > 1:
         logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)
     device, model = _start_model(settings)
@@ -126,50 +163,69 @@ def prepare(src: str, dst: str, settings: Settings) -> Plan:
         output,
         device=device,
         cores=available_cores(),
-        job_dir=os.path.abspath(settings.job_dir or f"{output.path}.srpipe"),
+        job_dir=job_dir,
     )
     check_options(plan.output, image)
     return plan
 
 
-def run_job(plan: Plan, progress: ProgressCallback | None, begin_s: float) -> Report:
-    """Carry out a plan.
+def run_job(
+    plan: Plan, progress: ProgressCallback | None, begin_s: float, stop: StopRequest
+) -> Report:
+    """Carry out a plan, from the last checkpoint on if there is one.
 
     Args:
         plan: as :func:`prepare` made it.
         progress: called with every progress event.
         begin_s: when the request was made, monotonic clock.
+        stop: how the run can be asked to stop.
 
     Raises:
-        RequestError: too little space, or the job folder is in use.
+        RequestError: too little space, or the job folder is in use or holds another job.
         RunError: the run failed.
+        Interrupted: ``stop`` asked for it.
     """
-    folder = JobFolder(plan)
+    folder = JobFolder(plan, fingerprint(plan, {"srpipe": __version__, **software_versions()}))
     monitor = Monitor(plan, progress, begin_s)
-    partial_output = os.fspath(folder.partial_output)
     try:
-        try:
-            folder.prepare()
-            monitor.started()
-            if plan.serial:
-                from srpipe.engines.serial import run_serial
-
-                run_serial(plan, partial_output, monitor)
-            else:
-                from srpipe.engines.local import run_local
-
-                run_local(plan, partial_output, folder.log_path, monitor)
-        except Exception:
-            folder.remove()
-            raise
-        except BaseException:  # an interruption: the job's folder stays
-            folder.discard_output()
-            raise
+        at = folder.prepare()
+        if at is None:
+            monitor.started(plan.grid.n_tiles)
+        else:
+            monitor.started(at.next_tile)
+            try:
+                _run(plan, at, folder, monitor, stop)
+            except BaseException as error:
+                kept = folder.keep_or_remove()
+                if kept and isinstance(error, RunError | Interrupted):
+                    _add_how_to_go_on(error, plan)
+                raise
         folder.publish()
         folder.remove()
         return monitor.finished()
     finally:
+        stop.heeded = False
         folder.release()
+
+
+def _run(
+    plan: Plan, at: Checkpoint, folder: JobFolder, monitor: Monitor, stop: StopRequest
+) -> None:
+    partial_output = os.fspath(folder.partial_output)
+    conductor = Conductor(plan, at, monitor, stop, folder.beat)
+    stop.heeded = True
+    if plan.serial:
+        from srpipe.engines.serial import run_serial
+
+        run_serial(plan, at, partial_output, conductor)
+    else:
+        from srpipe.engines.local import run_local
+
+        run_local(plan, at, partial_output, folder.log_path, conductor)
+
+
+def _add_how_to_go_on(error: SrpipeError, plan: Plan) -> None:
+    error.args = (f"{error} What is done is kept in {plan.job_dir}: repeat the command to go on.",)
 
 
 def available_cores() -> int:
@@ -206,19 +262,19 @@ def _absolute(path: str, error: type[RequestError]) -> str:
     return os.path.abspath(path)
 
 
-def _check_output_place(output: OutputSpec, settings: Settings) -> None:
+def _check_output_place(output: OutputSpec, settings: Settings, job_dir: str) -> None:
     path = Path(output.path)
     try:
         path.lstat()
-        there = True
     except FileNotFoundError:
-        there = False
+        pass
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}): name another.") from None
     if path.is_dir():
         raise OutputError(f"{path} is a folder: name the output file.")
-    if there and not settings.overwrite:
-        raise OutputError(f"{path} exists: choose another name, or allow it with --overwrite.")
+    # A crash may have come after the output was put in place and before its job folder was gone.
+    if not settings.overwrite and not is_finished_output(Path(job_dir), output.path):
+        refuse_existing(output.path)
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist: make it first.")
     if not os.access(path.parent, os.W_OK | os.X_OK):

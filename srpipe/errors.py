@@ -5,15 +5,18 @@
     │   ├── SettingsError       an argument is out of range, or two contradict each other
     │   ├── InputError          the input is missing, unreadable, or of a kind srpipe does not take
     │   ├── OutputError         the output place or format cannot hold the result
+    │   ├── JobError            the job folder holds another job, is damaged, or is in use
     │   ├── ModelError          the model is unknown, corrupt, or no image-to-image model
     │   ├── DeviceError         the ONNX Runtime device is not there
     │   └── SpaceError          too little disk or memory
-    └── RunError                the run failed after it began (exit 1)
-        ├── ReadError           the input broke while it was read
-        ├── InferenceError      the model failed, or gave NaN or infinity
-        ├── WriteError          pixels or the output could not be written
-        ├── CoverageError       a pixel was left without a tile
-        └── StageError          a process of the run died or misbehaved
+    ├── RunError                the run failed after it began; a checkpoint keeps its work (exit 1)
+    │   ├── ReadError           the input broke while it was read
+    │   ├── InferenceError      the model failed, or gave NaN or infinity
+    │   │   └── OutOfMemoryError    it ran out of memory
+    │   ├── WriteError          pixels or the output could not be written
+    │   ├── CoverageError       a pixel was left without a tile
+    │   └── StageError          a process of the run died or misbehaved
+    └── Interrupted             the caller asked the run to stop (exit 130)
 
 A message says what was wrong, with which file and value, and what to do.
 """
@@ -43,6 +46,10 @@ class OutputError(RequestError):
     """The output place or format cannot hold the result."""
 
 
+class JobError(RequestError):
+    """The job folder holds another job, is damaged, or is in use by another process."""
+
+
 class ModelError(RequestError):
     """The model is unknown, corrupt, or no image-to-image model."""
 
@@ -56,7 +63,7 @@ class SpaceError(RequestError):
 
 
 class RunError(SrpipeError):
-    """The run failed after it began."""
+    """The run failed after it began; what its last checkpoint holds is kept."""
 
 
 class ReadError(RunError):
@@ -65,6 +72,10 @@ class ReadError(RunError):
 
 class InferenceError(RunError):
     """The model failed on a batch, or gave NaN or infinity."""
+
+
+class OutOfMemoryError(InferenceError):
+    """The model ran out of memory on a batch."""
 
 
 class WriteError(RunError):
@@ -77,3 +88,9 @@ class CoverageError(RunError):
 
 class StageError(RunError):
     """A process of the run died or misbehaved."""
+
+
+class Interrupted(SrpipeError):  # noqa: N818 (an interruption is no error)
+    """The caller asked the run to stop; the same request goes on from its last checkpoint."""
+
+    exit_code = 130

@@ -10,9 +10,6 @@ from typing import Any, Literal, Protocol, TextIO
 from srpipe.errors import SrpipeError
 from srpipe.runtime.events import ProgressEvent, Report
 
-INTERRUPTED = 130
-"""Exit code of an interrupted run."""
-
 ProgressKind = Literal["auto", "bar", "json", "none"]
 
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} tiles{postfix}"
@@ -27,11 +24,8 @@ class Renderer(Protocol):
     def report(self, report: Report) -> None:
         """Show what was done."""
 
-    def error(self, error: SrpipeError) -> None:
+    def error(self, error: SrpipeError, exit_code: int) -> None:
         """Show why it was not done."""
-
-    def interrupted(self) -> None:
-        """Show that it was interrupted."""
 
     def __enter__(self) -> Renderer: ...
 
@@ -64,13 +58,20 @@ class TextRenderer:
 
     def __call__(self, event: ProgressEvent) -> None:
         """Move the bar."""
+        if event.state == "started" and event.tiles_done and not self._quiet:
+            print(
+                f"srpipe: going on at tile {event.tiles_done} of {event.tiles_total} "
+                f"({event.tiles_done / event.tiles_total:.0%} done).",
+                file=self._stream,
+            )
         if not self._with_bar:
             return
         if self._bar is None:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=event.tiles_total, desc=self._name, file=self._stream, bar_format=_BAR,
+                total=event.tiles_total, initial=event.tiles_done,
+                desc=self._name, file=self._stream, bar_format=_BAR,
                 dynamic_ncols=True, leave=False, mininterval=0.2,
             )  # fmt: skip
         left = "" if event.remaining_s is None else f", {format_seconds(event.remaining_s)} left"
@@ -83,15 +84,10 @@ class TextRenderer:
         if not self._quiet:
             print(summary(report), file=self._stream)
 
-    def error(self, error: SrpipeError) -> None:
+    def error(self, error: SrpipeError, exit_code: int) -> None:
         """Print the error on one line."""
         self.__exit__()
         print(f"srpipe: {error}", file=self._stream)
-
-    def interrupted(self) -> None:
-        """Print that it was interrupted."""
-        self.__exit__()
-        print("srpipe: interrupted.", file=self._stream)
 
 
 class JsonRenderer:
@@ -115,16 +111,10 @@ class JsonRenderer:
         """Print the report."""
         self._print("report", report.as_dict())
 
-    def error(self, error: SrpipeError) -> None:
+    def error(self, error: SrpipeError, exit_code: int) -> None:
         """Print the error."""
-        self._print_error(type(error).__name__, str(error), error.exit_code)
-
-    def interrupted(self) -> None:
-        """Print that it was interrupted."""
-        self._print_error("Interrupted", "interrupted.", INTERRUPTED)
-
-    def _print_error(self, kind: str, message: str, exit_code: int) -> None:
-        self._print("error", {"type": kind, "message": message, "exit_code": exit_code})
+        facts = {"type": type(error).__name__, "message": str(error), "exit_code": exit_code}
+        self._print("error", facts)
 
     def _print(self, event: str, facts: dict[str, Any]) -> None:
         print(json.dumps({"event": event} | facts), file=self._stream, flush=True)
@@ -151,12 +141,13 @@ def summary(report: Report) -> str:
     """One line with a job's totals."""
     workers = f"{report.workers} worker{'s' if report.workers > 1 else ''}"
     engine = "one process" if report.engine == "serial" else workers
+    filled = f"; {len(report.filled)} tiles filled" if report.filled else ""
     return (
         f"{report.output}: {report.output_size} ({report.output_size.megapixels:.1f} MP) from "
         f"{report.input_size} in {format_seconds(report.seconds)}, {report.output_mp_per_s:.2f} MP/s "
         f"({report.model} on {report.device}, {engine}, {report.threads} threads; {report.tiles} "
         f"tiles of {report.tile}, stride {report.stride}, {report.redundancy:.1%} redundant, "
-        f"batch {report.batch_size})"
+        f"batch {report.batch_size}{filled})"
     )
 
 

@@ -10,11 +10,13 @@ from srpipe.errors import SettingsError
 
 Blend = Literal["feather", "mean", "crop"]
 Engine = Literal["auto", "serial", "local"]
+OnError = Literal["stop", "fill"]
 
 DEFAULT_MODEL = "lite-x2"
 MAX_TILE_SIZE_PX = 8192
 MAX_BATCH_SIZE = 256
 MAX_WORKERS = 256
+DEFAULT_CHECKPOINT_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,12 @@ class Settings:
     """Replace an output that exists."""
     engine: Engine = "auto"
     """serial (one process), local (all stages are processes), or auto: serial for few tiles."""
+    fresh: bool = False
+    """Start over, whatever the job folder holds."""
+    checkpoint_every_s: float = DEFAULT_CHECKPOINT_EVERY_S
+    """Seconds between two checkpoints; one is made at the end of every row of tiles too."""
+    on_error: OnError = "stop"
+    """What to do with tiles of the input that cannot be read: stop, or fill with what could be."""
 
     def __post_init__(self) -> None:
         _check_range("tile_size", self.tile_size, 1, MAX_TILE_SIZE_PX, "input pixels")
@@ -56,6 +64,11 @@ class Settings:
         _check_range("threads", self.threads, 1, 4 * max(os.cpu_count() or 1, 64), "cores")
         _check_choice("blend", self.blend, get_args(Blend))
         _check_choice("engine", self.engine, get_args(Engine))
+        _check_choice("on_error", self.on_error, get_args(OnError))
+        if not 0 <= self.checkpoint_every_s <= 86400:
+            raise SettingsError(
+                f"checkpoint_every_s is {self.checkpoint_every_s}: it must be 0 to 86400 seconds."
+            )
         if not self.model:
             raise SettingsError("model is empty: name a bundled model or an .onnx file.")
         if self.tile_size is not None and self.overlap is not None:

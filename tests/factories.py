@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from srpipe.plan.geometry import Size
-from srpipe.plan.image_info import ImageInfo
+from srpipe.plan.image_info import FileIdentity, ImageInfo
 from srpipe.plan.job import Plan, make_plan
 from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import parse_output
@@ -17,6 +17,7 @@ def image_info(**changes: Any) -> ImageInfo:
     facts: dict[str, Any] = {
         "path": "in.tif", "size": Size(300, 200), "bands": 3, "dtype": "uint8",
         "interpretation": "srgb", "icc_bytes": 0, "loader": "tiffload_source", "pages": 1,
+        "identity": FileIdentity(1000, 0, "0" * 64),
     }  # fmt: skip
     return ImageInfo(**(facts | changes))
 

@@ -286,7 +286,7 @@ def test_nan_is_an_error_that_names_the_tile(tmp_path: Path, blend: Blend) -> No
         ):
             enhanced(source, tmp_path, model, overlap=0, tile_size=50, blend=blend, engine=engine)
     assert not (tmp_path / "out.v").exists()
-    assert not (tmp_path / "out.v.srpipe").exists()
+    assert (tmp_path / "out.v.srpipe").is_dir()  # eight tiles are good
 
 
 def test_job_folder_elsewhere(tmp_path: Path, photograph: Path, x2_model: Path) -> None:

@@ -8,9 +8,9 @@ import sys
 from typing import TYPE_CHECKING, get_args
 
 from srpipe.api import enhance
-from srpipe.errors import SrpipeError
-from srpipe.progress import INTERRUPTED, ProgressKind, make_renderer
-from srpipe.settings import DEFAULT_MODEL, Blend
+from srpipe.errors import Interrupted, SrpipeError
+from srpipe.progress import ProgressKind, make_renderer
+from srpipe.settings import DEFAULT_CHECKPOINT_EVERY_S, DEFAULT_MODEL, Blend, OnError
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -45,6 +45,20 @@ def add_parser(commands: Commands) -> None:
     add("-d", "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 and so on")
     add("--job-dir", metavar="DIR", help="folder for the job's files; default OUTPUT.srpipe")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+    add("--fresh", action="store_true", help="start over, whatever the job folder holds")
+    add(
+        "--checkpoint-every",
+        type=float,
+        default=DEFAULT_CHECKPOINT_EVERY_S,
+        metavar="SECONDS",
+        help="default %(default)g; each row of tiles ends with a checkpoint too",
+    )
+    add(
+        "--on-error",
+        choices=get_args(OnError),
+        default="stop",
+        help="fill: where INPUT cannot be read, go on with what could be; default %(default)s",
+    )
     add(
         "--progress",
         choices=get_args(ProgressKind),
@@ -75,13 +89,18 @@ def run(options: argparse.Namespace) -> int:
                 job_dir=options.job_dir,
                 progress=None if options.progress == "none" else renderer,
                 overwrite=options.overwrite,
+                fresh=options.fresh,
+                checkpoint_every_s=options.checkpoint_every,
+                on_error=options.on_error,
+                stop=options.stop,
             )
-        except SrpipeError as error:
-            renderer.error(error)
-            return error.exit_code
-        except KeyboardInterrupt:
-            renderer.interrupted()
-            return INTERRUPTED
+        except (KeyboardInterrupt, SrpipeError) as problem:
+            # A KeyboardInterrupt comes while the job is still being prepared.
+            error = problem if isinstance(problem, SrpipeError) else Interrupted("interrupted.")
+            stopped = isinstance(error, Interrupted)
+            exit_code: int = options.stop.exit_code if stopped else error.exit_code
+            renderer.error(error, exit_code)
+            return exit_code
         renderer.report(report)
     for stage, busy_s in report.stage_s.items():
         logger.info("%s: busy %.1f s", stage, busy_s)

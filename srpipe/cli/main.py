@@ -1,6 +1,7 @@
 """``srpipe``: finds the command, and turns its outcome into an exit code.
 
-Exit codes: 0 done; 1 failed while running; 2 the request cannot be carried out; 130 interrupted.
+Exit codes: 0 done; 1 failed while running; 2 the request cannot be carried out; 130 and 143
+interrupted by SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from srpipe import __version__
 from srpipe.cli import enhance, inspect, models
 from srpipe.errors import SrpipeError
 from srpipe.progress import JsonLogFormatter
+from srpipe.stop import StopRequest
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,9 +36,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+def main(arguments: Sequence[str] | None = None, stop: StopRequest | None = None) -> int:
+    """Run one command; returns the exit code.
+
+    Args:
+        arguments: without the program's name; None: the process's own.
+        stop: how the run can be asked to stop.
+    """
     options = build_parser().parse_args(arguments)
+    options.stop = stop or StopRequest()
     _set_up_logging(options)
     try:
         return int(options.run(options))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from srpipe.errors import CoverageError, InferenceError
-from srpipe.io.canvas_files import open_pixels, open_seams
+from srpipe.errors import CoverageError, InferenceError, WriteError
+from srpipe.io.canvas_files import CanvasFiles
+from srpipe.io.checkpoint import Checkpoint, save_checkpoint
 from srpipe.plan.colour import Planes
 from srpipe.plan.job import Plan
 from srpipe.plan.kernels import blend_tile
@@ -18,18 +21,26 @@ class Canvas:
     Only seams are float; a pixel that one tile covers is rounded and stored at once.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        """Open the files that :func:`srpipe.io.canvas_files.reserve_canvas` made."""
+    def __init__(self, plan: Plan, at: Checkpoint) -> None:
+        """Open the files that :func:`srpipe.io.canvas_files.reserve_canvas` made.
+
+        Args:
+            plan: the job.
+            at: how far the files are; what they hold beyond it will be written again.
+        """
         self._plan = plan
-        self._pixels = open_pixels(plan, "r+")
-        self._row_seams, self._column_seams = open_seams(plan)
+        self._files = CanvasFiles(plan, writable=True)
         self._no_seam = np.zeros(
             (plan.image.bands, plan.grid.tile.height * plan.scale, 0), np.float32
         )
         self._weights: dict[tuple[str, int], Weights] = {}
-        self._next_tile = 0
-        self.stored_px = 0
+        self._next_tile = at.next_tile
+        self.stored_px = at.stored_px
         """Output pixels stored so far."""
+        self._job = at.job
+        self._above_crc, self._below_crc = at.above_crc, list(at.below_crc)
+        self._row_stored_px = at.row_stored_px
+        self._sequence = 0
 
     @property
     def finished_rows_px(self) -> int:
@@ -68,14 +79,16 @@ class Canvas:
             self._axis_weights("y", row),
             final_width,
             final_height,
-            self._column_seams[column - 1][:, :height, :shared_width] if column else self._no_seam,
-            self._column_seams[column][:, :height, : width - final_width]
+            self._files.column_seams[column - 1][:, :height, :shared_width]
+            if column
+            else self._no_seam,
+            self._files.column_seams[column][:, :height, : width - final_width]
             if column + 1 < grid.x.n_tiles
             else self._no_seam,
-            self._row_seams[(row + 1) % 2][:, :shared_height, inside],
-            self._row_seams[row % 2][:, : height - final_height, inside],
-            self._pixels[top : top + final_height, inside],
-            float(np.iinfo(self._pixels.dtype).max),
+            self._files.row_seams[(row + 1) % 2][:, :shared_height, inside],
+            self._files.row_seams[row % 2][:, : height - final_height, inside],
+            self._files.pixels[top : top + final_height, inside],
+            float(np.iinfo(self._files.pixels.dtype).max),
         )
         if broken:
             raise InferenceError(
@@ -90,6 +103,40 @@ class Canvas:
         self._next_tile += 1
         # What was really stored, not what the grid promises: a gap must not go unseen.
         self.stored_px += min(final_width, width) * min(final_height, height)
+        self._below_crc.append(self._files.below_crc(row, column))
+        if column + 1 == grid.x.n_tiles:
+            self._above_crc, self._below_crc = tuple(self._below_crc), []
+            self._row_stored_px = self.stored_px
+
+    def checkpoint(self, filled_tiles: tuple[int, ...]) -> None:
+        """Bring pixels and seams to the disk, and then a record of how far they are.
+
+        Args:
+            filled_tiles: tiles so far whose input could not be read whole.
+
+        Raises:
+            WriteError: the disk is full or broken; the last checkpoint is untouched.
+        """
+        column = self._next_tile % self._plan.grid.x.n_tiles
+        checkpoint = Checkpoint(
+            job=self._job,
+            next_tile=self._next_tile,
+            stored_px=self.stored_px,
+            above_crc=self._above_crc,
+            below_crc=tuple(self._below_crc),
+            left_crc=self._files.left_crc(column) if column else None,
+            row_stored_px=self._row_stored_px,
+            filled_tiles=filled_tiles,
+        )
+        try:
+            self._files.flush()
+            save_checkpoint(Path(self._plan.job_dir), checkpoint, self._sequence)
+        except OSError as error:
+            raise WriteError(
+                f"the checkpoint in {self._plan.job_dir} cannot be written ({error.strerror}): "
+                "check the disk and its free space."
+            ) from None
+        self._sequence += 1
 
     def _axis_weights(self, axis: str, index: int) -> Weights:
         key = (axis, index)

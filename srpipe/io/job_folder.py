@@ -1,35 +1,56 @@
-"""A job's folder on disk: its lock, its files, and the output's way into place."""
+"""A job's folder on disk: what it holds, whether a job can go on there, the output's way into place.
+
+srpipe.lock                 who works here
+plan.json                   what the job is; written after the space is taken
+pixels.raw, seams.raw       the canvas
+checkpoint-0.json, -1.json  how far it is, in turn
+output.part.tif             the output while it is encoded, always from its first row
+finished.json               which file is the whole output; written before that is put in place
+stages.log                  what the processes had to say
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
+import hashlib
 import json
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from srpipe.errors import OutputError, SpaceError, WriteError
-from srpipe.io.canvas_files import PIXELS_FILE, SEAMS_FILE, reserve_canvas
+from srpipe.errors import JobError, OutputError, SpaceError, WriteError
+from srpipe.io import disk
+from srpipe.io.canvas_files import PIXELS_FILE, SEAMS_FILE, CanvasFiles, reserve_canvas
+from srpipe.io.checkpoint import CHECKPOINT_FILES, Checkpoint, load_checkpoints
+from srpipe.io.job_lock import LOCK_FILE, JobLock
 from srpipe.io.space import format_bytes, free_disk_bytes, same_disk
+from srpipe.plan.fingerprint import Fingerprint, differences, digest
 from srpipe.plan.job import Plan
 
 PLAN_FILE = "plan.json"
-LOCK_FILE = "srpipe.lock"
+FINISHED_FILE = "finished.json"
 LOG_FILE = "stages.log"
 
 
 class JobFolder:
     """The folder of one job, locked for as long as this object holds it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, facts: Fingerprint) -> None:
         """Make or take over the folder and lock it.
 
+        Args:
+            plan: the job.
+            facts: its fingerprint.
+
         Raises:
-            OutputError: it holds something else, cannot be made, or another process works in it.
+            OutputError: it holds something else or cannot be made.
+            JobError: another process works in it.
         """
         self._plan = plan
+        self._facts = facts
+        self._digest = digest(facts)
         self.path = Path(plan.job_dir)
         beside = Path(plan.output.path).parent
         for folder in (beside, Path(plan.image.path).parent):
@@ -39,11 +60,7 @@ class JobFolder:
                 )
         try:
             self._check_content()
-            self._lock = self._take_lock()
-        except BlockingIOError:
-            raise OutputError(
-                f"another srpipe is working in {self.path}: wait for it, or write elsewhere."
-            ) from None
+            self._lock = JobLock(self.path)
         except OSError as error:
             raise self._unusable(error) from None
         suffix = Path(plan.output.path).suffix.lower()
@@ -61,30 +78,6 @@ class JobFolder:
                 f"{self.path} holds files that are no srpipe job: choose another with --job-dir."
             )
 
-    def _take_lock(self) -> int:
-        """A descriptor of the locked lock file.
-
-        Raises:
-            BlockingIOError: another process has it.
-        """
-        while True:
-            self.path.mkdir(exist_ok=True)
-            lock_path = self.path / LOCK_FILE
-            try:
-                lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except FileNotFoundError:
-                continue  # its last holder has just removed the folder
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(lock), os.stat(lock_path)):
-                    return lock
-            except FileNotFoundError:
-                pass  # removed between open and lock: what is locked is no longer the file
-            except BlockingIOError:
-                os.close(lock)
-                raise
-            os.close(lock)
-
     def _unusable(self, error: OSError) -> OutputError:
         return OutputError(
             f"the job folder {self.path} cannot be used ({error.strerror}): "
@@ -96,24 +89,78 @@ class JobFolder:
         """Where the processes of the job say what they have to say."""
         return self.path / LOG_FILE
 
-    def prepare(self) -> None:
-        """Start over in this folder: take the space, write the plan down.
+    def prepare(self) -> Checkpoint | None:
+        """Find out how far the job is; start over where there is none, or it is asked for.
+
+        Returns:
+            What the canvas holds; None if the whole output is there and only has to be published.
 
         Raises:
+            JobError: the folder holds another job, or cannot be made sense of.
             SpaceError: too little room for pixels, seams and the output; says how much is missing.
-            OutputError: the folder cannot be written to.
+            OutputError: the folder cannot be written to, or the output is there already.
         """
         try:
-            self._remove_work()
-            self._check_space()
-            reserve_canvas(self._plan)
-            plan = json.dumps(asdict(self._plan), indent=1, default=list)
-            (self.path / PLAN_FILE).write_text(plan)
+            if not self._plan.fresh:
+                if self._finished:
+                    return None
+                if (self.path / PLAN_FILE).exists():
+                    self._check_same_job()
+                    disk.remove(self.partial_output)
+                    found = self._last_good_state()
+                    if found:
+                        return found
+            if not self._plan.overwrite:
+                refuse_existing(self._plan.output.path)
+            return self._start_over()
+        except SpaceError:
+            self.remove()
+            raise
         except OSError as error:
             raise self._unusable(error) from None
 
+    def _check_same_job(self) -> None:
+        try:
+            facts = read_plan(self.path)
+        except ValueError:
+            raise JobError(
+                f"{self.path / PLAN_FILE} is damaged: the job cannot go on; start over with --fresh."
+            ) from None
+        changed = differences(facts, self._facts)
+        if changed:
+            raise JobError(
+                f"{self.path} holds another job ({'; '.join(changed)}): repeat the earlier command "
+                "to go on with it, or start over with --fresh."
+            )
+
+    def _last_good_state(self) -> Checkpoint | None:
+        try:
+            files = CanvasFiles(self._plan, writable=False)
+        except (OSError, ValueError):
+            return None
+        for checkpoint in load_checkpoints(self.path, self._digest):
+            for state in (checkpoint, checkpoint.at_row_start()):
+                if files.agrees_with(state):
+                    return state
+        return None
+
+    def _start_over(self) -> Checkpoint:
+        self._remove_work()
+        self._check_space()
+        reserve_canvas(self._plan)
+        plan = json.dumps({"facts": self._facts, "plan": asdict(self._plan)}, default=list)
+        record = {"plan": plan, "sha256": _sha256(plan)}
+        disk.replace_file(self.path / PLAN_FILE, json.dumps(record).encode())
+        return Checkpoint(job=self._digest, next_tile=0, stored_px=0)
+
+    @property
+    def _finished(self) -> bool:
+        """Whether the whole output of this very job is there, in its place or on its way."""
+        places = (self._plan.output.path, os.fspath(self.partial_output))
+        return any(is_finished_output(self.path, place, self._digest) for place in places)
+
     def publish(self) -> None:
-        """Put the finished output in place, whole.
+        """Put the finished output in place, whole and for good.
 
         Raises:
             WriteError: it cannot be put there, or, without ``overwrite``, something has appeared
@@ -121,37 +168,54 @@ class JobFolder:
         """
         output = Path(self._plan.output.path)
         try:
-            if self._plan.overwrite:
-                os.replace(self.partial_output, output)
-            else:
-                _move_without_replacing(self.partial_output, output)
+            if self.partial_output.exists():
+                record = {"job": self._digest} | _identity(os.fspath(self.partial_output))
+                disk.replace_file(self.path / FINISHED_FILE, json.dumps(record).encode())
+                if self._plan.overwrite:
+                    disk.rename(self.partial_output, output)
+                else:
+                    _move_without_replacing(self.partial_output, output)
+            disk.sync_folder(output.parent)
         except OSError as error:
             raise WriteError(
                 f"{output} cannot be put in place ({error.strerror}): the finished file is "
                 f"{self.partial_output}; move it by hand."
             ) from None
-        with contextlib.suppress(OSError):  # some network file systems cannot
-            _sync_folder(output.parent)
 
-    def discard_output(self) -> None:
-        """Remove an unfinished output file."""
-        self.partial_output.unlink(missing_ok=True)
+    def keep_or_remove(self) -> bool:
+        """Leave an ended job's folder as it is if there is something to go on with.
+
+        Returns:
+            Whether there is.
+        """
+        found = load_checkpoints(self.path, self._digest)
+        keep = any(checkpoint.next_tile for checkpoint in found) or self._finished
+        if not keep:
+            self.remove()
+        return keep
+
+    def beat(self) -> None:
+        """Show other hosts that the job is being worked on."""
+        self._lock.beat()
 
     def remove(self) -> None:
         """Remove the job's files, and the folder if nothing else is in it."""
         self._remove_work()
-        (self.path / LOCK_FILE).unlink(missing_ok=True)
+        disk.remove(self.path / LOCK_FILE)
         with contextlib.suppress(OSError):  # somebody else's files may be in it
             self.path.rmdir()
 
     def release(self) -> None:
         """Let go of the lock."""
-        os.close(self._lock)
+        self._lock.release()
 
     def _remove_work(self) -> None:
-        self.discard_output()
-        for name in (PIXELS_FILE, SEAMS_FILE, PLAN_FILE, LOG_FILE):
-            (self.path / name).unlink(missing_ok=True)
+        # The plan first: without it, the rest is nothing that a job could go on with.
+        for name in (PLAN_FILE, f"{PLAN_FILE}.new", *CHECKPOINT_FILES, PIXELS_FILE, SEAMS_FILE):
+            disk.remove(self.path / name)
+        disk.remove(self.partial_output)
+        for name in (FINISHED_FILE, f"{FINISHED_FILE}.new", LOG_FILE):
+            disk.remove(self.path / name)
 
     def _check_space(self) -> None:
         plan = self._plan
@@ -172,22 +236,68 @@ class JobFolder:
                 )
 
 
+def read_plan(folder: Path) -> Fingerprint:
+    """The fingerprint of the job in ``folder``.
+
+    Raises:
+        OSError: there is none.
+        ValueError: its record is damaged.
+    """
+    try:
+        record = json.loads((folder / PLAN_FILE).read_bytes())
+        if record["sha256"] != _sha256(record["plan"]):
+            raise ValueError
+        facts: Fingerprint = json.loads(record["plan"])["facts"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{folder / PLAN_FILE} is damaged") from None
+    return facts
+
+
+def is_finished_output(folder: Path, path: str, job: str | None = None) -> bool:
+    """Whether the file at ``path`` is the whole output of the job in ``folder``.
+
+    Args:
+        folder: a job's.
+        path: any file, there or not.
+        job: the job must have this digest; None: any.
+    """
+    try:
+        record = json.loads((folder / FINISHED_FILE).read_bytes())
+        return job in (None, record.pop("job")) and bool(record == _identity(path))
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+
+
+def refuse_existing(path: str) -> None:
+    """Refuse to overwrite a file that nobody has given leave to.
+
+    Raises:
+        OutputError: it is there.
+    """
+    if os.path.lexists(path):
+        raise OutputError(f"{path} exists: choose another name, or allow it with --overwrite.")
+
+
+def _identity(path: str) -> dict[str, Any]:
+    stat = os.stat(path)
+    return {"inode": stat.st_ino, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _move_without_replacing(source: Path, target: Path) -> None:
     try:
-        os.link(source, target)
+        disk.link(source, target)
     except FileExistsError:
-        raise
+        # A crash may have come between the two halves of a move.
+        if not os.path.samefile(source, target):
+            raise
+        disk.remove(source)
     except OSError:  # a file system without hard links
         if target.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
-        os.replace(source, target)
+        disk.rename(source, target)
     else:
-        source.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        disk.remove(source)

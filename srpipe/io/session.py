@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from srpipe.errors import DeviceError, InferenceError, ModelError
+from srpipe.errors import DeviceError, InferenceError, ModelError, OutOfMemoryError
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -22,6 +23,14 @@ _PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
 }
 _AUTO_ORDER = ("cuda", "rocm", "cpu")
+# How ONNX Runtime and its providers say that an allocation failed.
+_OUT_OF_MEMORY = (
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "failed to allocate memory",
+    "cublas_status_alloc_failed",
+)
 _QUIET = 4  # ONNX Runtime's "fatal only": every error also comes as an exception
 
 Tensor = npt.NDArray[np.floating]
@@ -31,6 +40,11 @@ def available_devices() -> list[str]:
     """Names of the devices that this build of ONNX Runtime can use."""
     providers = set(ort.get_available_providers())
     return [device for device, provider in _PROVIDERS.items() if provider in providers]
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of the software whose arithmetic decides the bytes of a result."""
+    return {"onnxruntime": ort.__version__, "numba": version("numba"), "numpy": np.__version__}
 
 
 def resolve_device(wanted: str) -> str:
@@ -70,6 +84,7 @@ class Session:
         Raises:
             ModelError: the file is missing or no ONNX model.
             DeviceError: the device's libraries cannot be loaded.
+            OutOfMemoryError: too little memory for it.
         """
         if not os.path.isfile(path):
             raise ModelError(f"model file {path} does not exist: check the path.")
@@ -87,6 +102,8 @@ class Session:
         try:
             self._session = ort.InferenceSession(path, options, providers=[provider])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
+            if _is_out_of_memory(error):
+                raise OutOfMemoryError(f"there is too little memory to load {path}.") from None
             raise ModelError(
                 f"{path} cannot be loaded as an ONNX model: {_one_line(error)}"
             ) from None
@@ -115,7 +132,8 @@ class Session:
         """Run the model from ``batch`` straight into ``result``, both C-contiguous.
 
         Raises:
-            InferenceError: the model failed.
+            OutOfMemoryError: it ran out of memory; the session must not be used again.
+            InferenceError: the model failed otherwise.
         """
         binding = self._session.io_binding()
         binding.bind_input(input_name, "cpu", 0, batch.dtype, batch.shape, batch.ctypes.data)
@@ -123,6 +141,10 @@ class Session:
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
+            if _is_out_of_memory(error):
+                raise OutOfMemoryError(
+                    f"model {self._path} ran out of memory on a batch of {batch.shape}."
+                ) from None
             raise InferenceError(
                 f"model {self._path} failed on a batch of {batch.shape}: {_one_line(error)}"
             ) from None
@@ -134,6 +156,11 @@ class Session:
         except Exception:  # any failure means that the model does not take this shape
             return None
         return result if isinstance(result, np.ndarray) else None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in said for sign in _OUT_OF_MEMORY)
 
 
 def _one_line(error: Exception) -> str:

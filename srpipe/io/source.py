@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from srpipe.errors import InputError, ReadError
+from srpipe.io.identity import identify_file
 from srpipe.io.vips import first_line, pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import Rect, Size
@@ -76,6 +77,7 @@ def _describe(name: str, image: Any) -> ImageInfo:
         icc_bytes=len(image.get("icc-profile-data")) if "icc-profile-data" in fields else 0,
         loader=image.get("vips-loader"),
         pages=_count_pages(name, image) if "n-pages" in fields else 1,
+        identity=identify_file(name),
     )
 
 
@@ -110,39 +112,69 @@ def carry_fields(path: str, image: Any, scale: int) -> Any:
 class TileReader:
     """Streams the tiles of one image; they must be asked for in raster order."""
 
-    def __init__(self, info: ImageInfo) -> None:
+    def __init__(self, info: ImageInfo, *, fill: bool = False, whole_so_far: bool = True) -> None:
         """Open ``info.path``.
+
+        Args:
+            info: the image.
+            fill: where it cannot be read, give what libvips can decode.
+            whole_so_far: an earlier run had no gaps to fill.
 
         Raises:
             ReadError: the file has changed since ``info`` was read, or is gone.
         """
         self._info = info
-        try:
-            image = _open(info.path)
-        except pyvips.Error as error:
-            raise ReadError(f"{info.path} can no longer be opened: {first_line(error)}.") from None
-        if (image.width, image.height, image.bands) != (
-            info.size.width,
-            info.size.height,
-            info.bands,
-        ):
-            raise ReadError(f"{info.path} changed while the job was starting: run it again.")
-        self._region = pyvips.Region.new(image)
+        self._fill = fill
+        self._strict = whole_so_far
+        self._region = self._open_region(fail_on="error" if self._strict else "none")
 
-    def read(self, rect: Rect, out: Pixels) -> None:
+    def _open_region(self, fail_on: str) -> Any:
+        path, identity = self._info.path, self._info.identity
+        try:
+            stat = os.stat(path)
+            image = _open(path, fail_on=fail_on)
+        except OSError as error:
+            raise ReadError(
+                f"{path} can no longer be opened ({error.strerror}): put it back."
+            ) from None
+        except pyvips.Error as error:
+            raise ReadError(f"{path} can no longer be opened: {first_line(error)}.") from None
+        if (stat.st_size, stat.st_mtime_ns) != (identity.size_bytes, identity.modified_ns):
+            raise ReadError(f"{path} changed while the job was running: start over with --fresh.")
+        return pyvips.Region.new(image)
+
+    def read(self, rect: Rect, out: Pixels) -> bool:
         """Copy the pixels of ``rect`` to the upper left of ``out`` (height, width, bands).
+
+        Returns:
+            Whether the file could be read there; False only where gaps are filled. In a file
+            that is decoded from top to bottom, everything after the first gap is in doubt.
 
         Raises:
             ReadError: the file is truncated or corrupt there.
         """
+        if self._strict:
+            try:
+                self._copy(rect, out)
+                return True
+            except pyvips.Error as error:
+                if not self._fill:
+                    raise ReadError(
+                        f"{self._info.path} cannot be read at rows {rect.top} to "
+                        f"{rect.top + rect.height - 1} of {self._info.size.height} "
+                        f"({first_line(error)}): the file is truncated or corrupt; get a whole "
+                        "copy, or fill what is missing with --on-error fill."
+                    ) from None
+                self._strict = False
+                self._region = self._open_region(fail_on="none")
         try:
-            data = self._region.fetch(rect.left, rect.top, rect.width, rect.height)
-        except pyvips.Error as error:
-            raise ReadError(
-                f"{self._info.path} cannot be read at rows {rect.top} to "
-                f"{rect.top + rect.height - 1} of {self._info.size.height} ({first_line(error)}): "
-                "the file is truncated or corrupt; get a whole copy."
-            ) from None
+            self._copy(rect, out)
+        except pyvips.Error:
+            out[: rect.height, : rect.width] = 0
+        return False
+
+    def _copy(self, rect: Rect, out: Pixels) -> None:
+        data = self._region.fetch(rect.left, rect.top, rect.width, rect.height)
         shape = (rect.height, rect.width, self._info.bands)
         pixels = np.frombuffer(data, self._info.numpy_dtype).reshape(shape)
         out[: rect.height, : rect.width] = pixels

@@ -85,6 +85,15 @@ def _cgroup_room(folder: Path, limit: str, used: str) -> int | None:
         return None
 
 
+def count_oom_kills() -> int | None:
+    """Processes the kernel has killed so far for want of memory; None if it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+
+
 def reserve_file(path: str, n_bytes: int) -> None:
     """Create ``path`` with ``n_bytes`` that are really there: a memory map of a sparse file dies of
     SIGBUS when the disk is full.

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from srpipe.errors import OutputError, WriteError
+from srpipe.io import disk
 from srpipe.io.canvas_files import PIXELS_FILE
 from srpipe.io.source import carry_fields
 from srpipe.io.vips import first_line, pyvips
@@ -120,18 +121,17 @@ class ImageWriter:
         self._close_pipe()
         self._thread.join()
         self._check()
-        descriptor = os.open(self._path, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            disk.sync_file(Path(self._path))
+        except OSError as error:
+            self._error = error.strerror
+            self._check()
 
     def abort(self) -> None:
         """Give up and remove the temporary file."""
         self._close_pipe()
         self._thread.join(_ABORT_S)
-        if os.path.exists(self._path):
-            os.unlink(self._path)
+        disk.remove(Path(self._path))
 
     def _save(self, read_end: int) -> None:
         try:

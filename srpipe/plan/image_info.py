@@ -13,6 +13,16 @@ from srpipe.plan.geometry import Size
 PixelDtype = Literal["uint8", "uint16"]
 
 
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """What tells a changed file from the same one."""
+
+    size_bytes: int
+    modified_ns: int
+    sha256: str
+    """Of the content, or of samples spread over a large file."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInfo:
     """An image file that srpipe can enhance."""
@@ -30,6 +40,7 @@ class ImageInfo:
     loader: str
     """The libvips operation that reads it."""
     pages: int
+    identity: FileIdentity
 
     @property
     def colours(self) -> Literal[1, 3]:

@@ -22,7 +22,7 @@ from srpipe.plan.memory import (
 from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import OutputSpec, fit_output
 from srpipe.plan.window import default_trim_px
-from srpipe.settings import Blend, Settings, check_overlap
+from srpipe.settings import Blend, OnError, Settings, check_overlap
 
 DEFAULT_TILE_SIZE_PX = 256
 DEFAULT_BATCH_SIZE_CPU = 1
@@ -56,6 +56,10 @@ class Plan:
     job_dir: str
     overwrite: bool
     """Whether the output may replace a file."""
+    fresh: bool
+    """Whether to start over, whatever the job folder holds."""
+    checkpoint_every_s: float
+    on_error: OnError
 
     @property
     def scale(self) -> int:
@@ -182,6 +186,9 @@ def make_plan(
         serial=serial,
         job_dir=job_dir,
         overwrite=settings.overwrite,
+        fresh=settings.fresh,
+        checkpoint_every_s=settings.checkpoint_every_s,
+        on_error=settings.on_error,
     )
 
 

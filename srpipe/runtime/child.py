@@ -34,13 +34,13 @@ class _Replies:
         with self._lock, contextlib.suppress(OSError):
             self._connection.send(message)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: Exception, instruction: Instruction | None) -> None:
         if isinstance(error, SrpipeError):
-            self.send(Failed(error, ""))
+            self.send(Failed(error, "", instruction))
         else:
             said = " ".join(str(error).split())
             message = f"the {self._stage} failed unexpectedly ({type(error).__name__}: {said})."
-            self.send(Failed(StageError(message), traceback.format_exc()))
+            self.send(Failed(StageError(message), traceback.format_exc(), instruction))
 
 
 def main(connection: Connection) -> None:
@@ -49,9 +49,9 @@ def main(connection: Connection) -> None:
     replies = _Replies(connection, setup.stage)
     try:
         slots = shared_slots(setup.plan, setup.slots_descriptor)
-        stage = make_stage(setup.stage, setup.plan, slots, setup.partial_output)
+        stage = make_stage(setup.stage, setup.plan, slots, setup.partial_output, setup.at)
     except Exception as error:  # whatever it is, the supervisor must hear of it
-        replies.fail(error)
+        replies.fail(error, None)
         os._exit(1)
     _serve(connection, stage, replies)
 
@@ -61,7 +61,7 @@ def _serve(connection: Connection, stage: Stage, replies: _Replies) -> None:
         try:
             replies.send(stage.handle(instruction))
         except Exception as error:  # whatever it is, the supervisor must hear of it
-            replies.fail(error)
+            replies.fail(error, instruction)
 
     finished = False
     with ThreadPoolExecutor(stage.runners) as pool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from srpipe.plan.geometry import Size
+from srpipe.plan.geometry import Rect, Size
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Blend, Done
 from srpipe.runtime.scheduler import Scheduler
@@ -47,6 +47,10 @@ class Report:
     input_size: Size
     output_size: Size
     tiles: int
+    resumed_tiles: int
+    """Tiles that an earlier, interrupted run had done."""
+    filled: tuple[Rect, ...]
+    """Parts of the input, input pixels, that could not be read whole, and were filled."""
     tile: Size
     """Input pixels."""
     stride: Size
@@ -65,13 +69,17 @@ class Report:
 
     @property
     def output_mp_per_s(self) -> float:
-        """Megapixels of output per second of the whole job."""
-        return self.output_size.megapixels / max(self.seconds, 1e-9)
+        """Megapixels of output per second of this run."""
+        return self.output_size.megapixels * self._share_done_now / max(self.seconds, 1e-9)
 
     @property
     def input_mp_per_s(self) -> float:
-        """Megapixels of input per second of the whole job."""
-        return self.input_size.megapixels / max(self.seconds, 1e-9)
+        """Megapixels of input per second of this run."""
+        return self.input_size.megapixels * self._share_done_now / max(self.seconds, 1e-9)
+
+    @property
+    def _share_done_now(self) -> float:
+        return 1 - self.resumed_tiles / self.tiles
 
     def as_dict(self) -> dict[str, Any]:
         """All fields and rates as plain values, for JSON."""
@@ -88,14 +96,18 @@ class Monitor:
         self._callback = callback
         self._begin_s = begin_s
         self._stage_s = dict.fromkeys(STAGES, 0.0)
+        self._first_tile = 0
+        self._filled_tiles: tuple[int, ...] = ()
 
-    def started(self) -> None:
-        """Tell that the job has begun."""
-        self._tell("started", 0)
+    def started(self, first_tile: int) -> None:
+        """Tell that the job has begun, or goes on at ``first_tile``."""
+        self._first_tile = first_tile
+        self._tell("started", first_tile)
 
     def on_done(self, done: Done, scheduler: Scheduler) -> None:
         """Take note of a carried-out instruction."""
         self._stage_s[stage_of(done.instruction)] += done.busy_s
+        self._filled_tiles = scheduler.filled_tiles
         if isinstance(done.instruction, Blend):
             self._tell("running", scheduler.tiles_done)
 
@@ -110,6 +122,8 @@ class Monitor:
             input_size=plan.image.size,
             output_size=plan.output_size,
             tiles=grid.n_tiles,
+            resumed_tiles=self._first_tile,
+            filled=tuple(grid.at(tile).source for tile in self._filled_tiles),
             tile=grid.tile,
             stride=Size(grid.x.stride_px, grid.y.stride_px),
             redundancy=grid.redundancy,
@@ -125,15 +139,19 @@ class Monitor:
     def _tell(self, state: Literal["started", "running", "finished"], tiles_done: int) -> None:
         if self._callback is None:
             return
-        now_s = time.monotonic()
         total = self._plan.grid.n_tiles
-        elapsed_s = now_s - self._begin_s
+        elapsed_s = time.monotonic() - self._begin_s
         total_mp = self._plan.output_size.megapixels
-        done_mp = total_mp * tiles_done / total
-        remaining_s = elapsed_s * (total - tiles_done) / tiles_done if tiles_done else None
+        tiles_now = tiles_done - self._first_tile
         self._callback(
             ProgressEvent(
-                state, tiles_done, total, done_mp, total_mp, elapsed_s, done_mp / max(elapsed_s, 1e-9),
-                remaining_s,
+                state=state,
+                tiles_done=tiles_done,
+                tiles_total=total,
+                output_mp_done=total_mp * tiles_done / total,
+                output_mp_total=total_mp,
+                elapsed_s=elapsed_s,
+                output_mp_per_s=total_mp * tiles_now / total / max(elapsed_s, 1e-9),
+                remaining_s=elapsed_s * (total - tiles_done) / tiles_now if tiles_now else None,
             )
-        )  # fmt: skip
+        )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from srpipe.errors import SrpipeError
+from srpipe.errors import SrpipeError, StageError
+from srpipe.io.checkpoint import Checkpoint
 from srpipe.plan.job import Plan
 
 
@@ -34,17 +35,29 @@ class Run:
     batch: int
     batch_slot: int
     result_slot: int
+    tiles_at_once: int
+    """Tiles that go through the model together: fewer than a batch where memory is short."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """Accumulator: blend a batch's results into the pixels, in raster order."""
+    """Accumulator: blend results of one batch, and of one row, into the pixels, in raster order."""
 
     batch: int
+    first: int
+    """Place of the first of the tiles in the batch."""
     tiles: tuple[int, ...]
     tile_slots: tuple[int, ...]
     """Where the tiles' input pixels are kept; empty if they are not needed."""
     result_slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Accumulator: bring pixels and seams to the disk, and a checkpoint that speaks of them."""
+
+    filled_tiles: tuple[int, ...]
+    """Tiles so far whose input could not be read whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +68,7 @@ class Write:
     last: bool
 
 
-Instruction = Read | Pack | Run | Blend | Write
+Instruction = Read | Pack | Run | Blend | Save | Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,8 @@ class Done:
     """Blend: output rows from the top that no later tile changes."""
     stored_px: int = 0
     """Blend: output pixels stored so far."""
+    filled: bool = False
+    """Read: the tile could not be read whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +93,8 @@ class Setup:
     plan: Plan
     slots_descriptor: int
     partial_output: str
+    at: Checkpoint
+    """How far the canvas is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +104,20 @@ class Failed:
     error: SrpipeError
     traceback: str
     """Empty where the error is the user's to mend."""
+    instruction: Instruction | None
+    """What could not be carried out; None: the stage could not be set up."""
+    worker: int | None = None
+    """Its number, if the stage is a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A stage's process has ended."""
+
+    stage: str
+    error: StageError
+    """Says how."""
+    worker: int | None
+    """Its number, if it was a worker."""
+    out_of_memory: bool
+    """The kernel ended it, as far as can be told, for want of memory."""

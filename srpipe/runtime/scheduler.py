@@ -11,27 +11,34 @@ slots, and the stages before it run dry. One owner at a time may touch a slot:
 
 A tile slot is freed when its tile is packed, or, where finishing needs the input pixels (alpha,
 chroma), goes back to ready and is read once more by the accumulator. Batches are dispatched and
-blended in raster order, so the oldest batch always holds its slots and the pipeline cannot lock up.
+blended in raster order, so the oldest batch always holds its slots and the pipeline cannot lock up;
+when a worker is lost, its batch slots go back to ready and its result slots are freed.
 The accumulator waits while the writer is more than ``max_lag_px`` rows behind.
+
+The tiles of a row overwrite seams that a checkpoint in the row before it speaks of, so no row begins
+before a checkpoint of the row before it is on the disk.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from srpipe.errors import CoverageError
+from srpipe.errors import CoverageError, StageError
+from srpipe.io.checkpoint import Checkpoint
 from srpipe.plan.job import Plan
-from srpipe.runtime.messages import Blend, Done, Instruction, Pack, Read, Run, Write
+from srpipe.runtime.messages import Blend, Done, Instruction, Pack, Read, Run, Save, Write
 
 _NEXT_STATE = {
     "free": {"writing"},
-    "writing": {"ready"},
+    "writing": {"ready", "free"},
     "ready": {"reading"},
     "reading": {"ready", "free"},
 }
 # How far the writer may lag behind the accumulator, in rows of tiles.
 _MAX_LAG_TILE_ROWS = 4
+# Workers lost without a tile blended in between: one more would hardly help.
+_MAX_LOSSES = 3
 
 
 class SlotTable:
@@ -72,9 +79,10 @@ class SlotTable:
 
 @dataclass
 class Scheduler:
-    """The state of one job. Call :meth:`start` once, then :meth:`on_done` for every event."""
+    """The state of one job. Call :meth:`start` once, then a method for every event."""
 
     n_tiles: int
+    tiles_per_row: int
     batch_size: int
     tile_slots: SlotTable
     batch_slots: SlotTable
@@ -87,31 +95,53 @@ class Scheduler:
     total_rows_px: int
     total_px: int
     max_lag_px: int
+    batch_may_shrink: bool
+    """Whether tiles may go through the model in smaller numbers without another result."""
 
-    tiles_done: int = 0
-    """Tiles blended."""
+    first_tile: int = 0
+    """The tile to go on with."""
+    rows_finished_px: int = 0
+    """Output rows from the top that no later tile changes."""
+    filled_tiles: tuple[int, ...] = ()
+    """Tiles whose input could not be read whole."""
     rows_written_px: int = 0
     finished: bool = False
     """Whether the output file is complete."""
 
-    _next_read: int = 0
-    _next_pack: int = 0
-    _next_blend: int = 0
-    _tiles_ready: dict[int, int] = field(default_factory=dict)
-    _tiles_held: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    _packed: deque[tuple[int, int]] = field(default_factory=deque)
-    _running: dict[int, int] = field(default_factory=dict)
-    _results: dict[int, int] = field(default_factory=dict)
-    _blending: bool = False
-    _rows_finished_px: int = 0
-    _writing: bool = False
+    def __post_init__(self) -> None:
+        self.tiles_done = self.first_tile
+        """Tiles blended."""
+        self.tiles_saved = self.first_tile
+        """Tiles that a checkpoint speaks of."""
+        self.tiles_at_once = self.batch_size
+        """Tiles that go through the model together."""
+        self._rows_resumed_px = self.rows_finished_px
+        blended = self.first_tile == self.n_tiles
+        self._next_pack = self.n_batches if blended else self.first_tile // self.batch_size
+        self._next_read = self._next_pack * self.batch_size
+        self._tiles_ready: dict[int, int] = {}
+        self._tiles_held: dict[int, tuple[int, ...]] = {}
+        self._packed: dict[int, int] = {}
+        self._running: dict[int, Run] = {}
+        self._results: dict[int, int] = {}
+        self._open_batch: int | None = None
+        self._accumulating = False
+        self._save_wanted = False
+        self._writing = False
+        self._stopping = False
+        self._losses = 0
 
     @classmethod
-    def for_plan(cls, plan: Plan) -> Scheduler:
-        """The scheduler of a job from its beginning."""
-        counts = plan.slot_counts
+    def for_plan(cls, plan: Plan, at: Checkpoint) -> Scheduler:
+        """The scheduler of a job that goes on from ``at``."""
+        counts, grid = plan.slot_counts, plan.grid
+        row = at.next_tile // grid.x.n_tiles
+        finished_px = plan.output_size.height
+        if row < grid.y.n_tiles:
+            finished_px = grid.y.starts_px[row] * plan.scale
         return cls(
-            n_tiles=plan.grid.n_tiles,
+            n_tiles=grid.n_tiles,
+            tiles_per_row=grid.x.n_tiles,
             batch_size=plan.batch_size,
             tile_slots=SlotTable(counts.tile),
             batch_slots=SlotTable(counts.batch),
@@ -121,7 +151,11 @@ class Scheduler:
             tiles_kept=plan.colour.needs_source,
             total_rows_px=plan.output_size.height,
             total_px=plan.output_size.pixels,
-            max_lag_px=_MAX_LAG_TILE_ROWS * plan.grid.tile.height * plan.scale,
+            max_lag_px=_MAX_LAG_TILE_ROWS * grid.tile.height * plan.scale,
+            batch_may_shrink=plan.model.batch is None and plan.model.batch_exact,
+            first_tile=at.next_tile,
+            rows_finished_px=finished_px,
+            filled_tiles=at.filled_tiles,
         )
 
     @property
@@ -133,6 +167,17 @@ class Scheduler:
         """The first instructions."""
         return self._next_instructions()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a job that was told to stop has come to rest, with its last checkpoint made."""
+        return (
+            self._stopping
+            and not self._accumulating
+            and not self._running
+            and not self._blend_is_due()
+            and self.tiles_saved == self.tiles_done
+        )
+
     def on_done(self, done: Done) -> list[Instruction]:
         """Take note that an instruction was carried out; returns what can be done now.
 
@@ -143,19 +188,81 @@ class Scheduler:
             case Read(tile, slot):
                 self.tile_slots.move(slot, "ready")
                 self._tiles_ready[tile] = slot
+                if done.filled:
+                    self.filled_tiles = tuple(sorted({*self.filled_tiles, tile}))
             case Pack() as pack:
                 self._packed_done(pack)
             case Run() as run:
                 self.batch_slots.move(run.batch_slot, "free")
                 self.result_slots.move(run.result_slot, "ready")
-                del self._running[run.batch]
-                self._results[run.batch] = run.result_slot
+                if self._running.pop(run.batch, None):  # else nobody waits for it any more
+                    self._results[run.batch] = run.result_slot
             case Blend() as blend:
                 self._blend_done(blend, done)
+            case Save():
+                self._accumulating = False
+                self._save_wanted = self._stopping
+                self.tiles_saved = self.tiles_done
             case Write(stop_row, last):
                 self._writing = False
                 self.rows_written_px = stop_row
                 self.finished = last
+        return self._next_instructions()
+
+    def save_soon(self) -> list[Instruction]:
+        """Make a checkpoint as soon as the accumulator is free."""
+        self._save_wanted = True
+        return self._next_instructions()
+
+    def stop(self) -> list[Instruction]:
+        """Begin nothing new, finish the batches in flight, and make a last checkpoint."""
+        self._stopping = True
+        self._save_wanted = True
+        return self._next_instructions()
+
+    def stop_waiting(self) -> list[Instruction]:
+        """Stop without the batches that are still running."""
+        self._running.clear()
+        return self.stop()
+
+    def on_failed(self, instruction: Instruction | None) -> list[Instruction]:
+        """Take note that the job will fail of an instruction, or of a lost stage; as :meth:`stop`."""
+        match instruction:
+            case Run() as run:
+                self._running.pop(run.batch, None)
+            case Blend():
+                # Its tiles are missing: what is in flight can no longer be blended.
+                self._results.clear()
+                self._running.clear()
+                self._open_batch = None
+                self._accumulating = False
+                self.tiles_saved = -1
+        return self.stop()
+
+    def on_worker_lost(self, worker: int, *, out_of_memory: bool) -> list[Instruction]:
+        """Take note that a worker is being replaced: its batches run again.
+
+        Args:
+            worker: its number.
+            out_of_memory: it ended for want of memory; fewer tiles go through the model at once.
+
+        Raises:
+            StageError: it was one too many.
+        """
+        for batch, run in list(self._running.items()):
+            if run.worker == worker:
+                del self._running[batch]
+                self.batch_slots.move(run.batch_slot, "ready")
+                self.result_slots.move(run.result_slot, "free")
+                self._packed[batch] = run.batch_slot
+        self._losses += 1
+        if self._losses >= _MAX_LOSSES:
+            raise StageError(
+                f"{self._losses} workers were lost without a tile done in between: free memory, or "
+                "use a smaller --batch-size, --tile-size, --threads or --workers."
+            )
+        if out_of_memory and self.batch_may_shrink:
+            self.tiles_at_once = max(1, self.tiles_at_once // 2)
         return self._next_instructions()
 
     def _packed_done(self, pack: Pack) -> None:
@@ -164,15 +271,18 @@ class Scheduler:
         if self.tiles_kept:
             self._tiles_held[pack.batch] = pack.tile_slots
         self.batch_slots.move(pack.batch_slot, "ready")
-        self._packed.append((pack.batch, pack.batch_slot))
+        self._packed[pack.batch] = pack.batch_slot
 
     def _blend_done(self, blend: Blend, done: Done) -> None:
-        for slot in blend.tile_slots:
-            self.tile_slots.move(slot, "free")
-        self.result_slots.move(blend.result_slot, "free")
-        self._blending = False
+        self._accumulating = False
+        self._losses = 0
         self.tiles_done += len(blend.tiles)
-        self._rows_finished_px = done.finished_rows_px
+        self.rows_finished_px = done.finished_rows_px
+        if self.tiles_done in (self.n_tiles, (blend.batch + 1) * self.batch_size):
+            self._open_batch = None
+            self.result_slots.move(blend.result_slot, "free")
+            for slot in self._tiles_held.pop(blend.batch, ()):
+                self.tile_slots.move(slot, "free")
         if self.tiles_done == self.n_tiles and done.stored_px != self.total_px:
             raise CoverageError(
                 f"{self.total_px - done.stored_px} of {self.total_px} pixels were left without a "
@@ -180,19 +290,19 @@ class Scheduler:
             )
 
     def _next_instructions(self) -> list[Instruction]:
-        steps = (self._write, self._blend, self._run, self._pack, self._read)
+        steps = (self._write, self._accumulate, self._run, self._pack, self._read)
         return [instruction for step in steps for instruction in step()]
 
     def _read(self) -> list[Instruction]:
         reads: list[Instruction] = []
-        while self._next_read < self.n_tiles and self.tile_slots.n_free:
+        while self._next_read < self.n_tiles and self.tile_slots.n_free and not self._stopping:
             reads.append(Read(self._next_read, self.tile_slots.take()))
             self._next_read += 1
         return reads
 
     def _pack(self) -> list[Instruction]:
         packs: list[Instruction] = []
-        while self._next_pack < self.n_batches and self.batch_slots.n_free:
+        while self._next_pack < self.n_batches and self.batch_slots.n_free and not self._stopping:
             tiles = self._tiles_of(self._next_pack)
             if any(tile not in self._tiles_ready for tile in tiles):
                 break
@@ -206,36 +316,66 @@ class Scheduler:
     def _run(self) -> list[Instruction]:
         runs: list[Instruction] = []
         loads = [0] * self.workers
-        for worker in self._running.values():
-            loads[worker] += 1
-        while self._packed and self.result_slots.n_free and min(loads) < self.runs_per_worker:
-            batch, batch_slot = self._packed.popleft()
+        for run in self._running.values():
+            loads[run.worker] += 1
+        while (
+            self._packed
+            and self.result_slots.n_free
+            and min(loads) < self.runs_per_worker
+            and not self._stopping
+        ):
+            batch = min(self._packed)
+            batch_slot = self._packed.pop(batch)
             worker = loads.index(min(loads))
             loads[worker] += 1
-            self._running[batch] = worker
             self.batch_slots.move(batch_slot, "reading")
-            runs.append(Run(worker, batch, batch_slot, self.result_slots.take()))
+            run = Run(worker, batch, batch_slot, self.result_slots.take(), self.tiles_at_once)
+            self._running[batch] = run
+            runs.append(run)
         return runs
 
-    def _blend(self) -> list[Instruction]:
-        batch = self._next_blend
-        behind_px = self._rows_finished_px - self.rows_written_px
-        if self._blending or batch not in self._results or behind_px > self.max_lag_px:
+    def _accumulate(self) -> list[Instruction]:
+        if self._accumulating:
             return []
-        self._blending = True
-        self._next_blend += 1
-        slot = self._results.pop(batch)
-        self.result_slots.move(slot, "reading")
-        tile_slots = self._tiles_held.pop(batch, ())
-        for tile_slot in tile_slots:
-            self.tile_slots.move(tile_slot, "reading")
-        return [Blend(batch, self._tiles_of(batch), tile_slots, slot)]
+        # At a row's end always, and before it begins the next: see the top of the module.
+        row_ended = self.tiles_done % self.tiles_per_row == 0 or self.tiles_done == self.n_tiles
+        if self.tiles_saved != self.tiles_done and (
+            row_ended or (self._save_wanted and not (self._stopping and self._blend_is_due()))
+        ):
+            self._accumulating = True
+            return [Save(self.filled_tiles)]
+        self._save_wanted = self._save_wanted and self._stopping
+        # A resumed job's writer begins again at the first row: the rest need not wait for it.
+        behind_px = self.rows_finished_px - max(self.rows_written_px, self._rows_resumed_px)
+        if not self._blend_is_due() or (behind_px > self.max_lag_px and not self._stopping):
+            return []
+        self._accumulating = True
+        return [self._next_blend()]
+
+    def _blend_is_due(self) -> bool:
+        return self.tiles_done // self.batch_size in self._results or self._open_batch is not None
+
+    def _next_blend(self) -> Blend:
+        batch = self.tiles_done // self.batch_size
+        tiles = self._tiles_of(batch)
+        held = self._tiles_held.get(batch, ())
+        if self._open_batch is None:
+            self._open_batch = batch
+            self._open_slot = self._results.pop(batch)
+            self.result_slots.move(self._open_slot, "reading")
+            for slot in held:
+                self.tile_slots.move(slot, "reading")
+        first = self.tiles_done - tiles[0]
+        row_stop = self.tiles_done - self.tiles_done % self.tiles_per_row + self.tiles_per_row
+        stop = min(len(tiles), row_stop - tiles[0])
+        return Blend(batch, first, tiles[first:stop], held[first:stop], self._open_slot)
 
     def _write(self) -> list[Instruction]:
-        if self._writing or self._rows_finished_px == self.rows_written_px:
+        last = self.rows_finished_px == self.total_rows_px
+        if self._writing or self._stopping or self.rows_finished_px == self.rows_written_px:
             return []
         self._writing = True
-        return [Write(self._rows_finished_px, self._rows_finished_px == self.total_rows_px)]
+        return [Write(self.rows_finished_px, last)]
 
     def _tiles_of(self, batch: int) -> tuple[int, ...]:
         first = batch * self.batch_size

@@ -4,9 +4,10 @@ Who owns what: the supervisor alone makes the processes and the slots' memory, w
 that nothing can be left behind. Each process has one connection of its own to the supervisor and
 shares no lock or queue with another, so the death of one cannot block the rest. A process whose
 supervisor dies sees its connection close and exits; a supervisor whose process dies sees the same
-and ends the job. Processes start fresh interpreters, never forks (libvips and ONNX Runtime are not
-fork-safe), never import the caller's main module, and belong to a session of their own, so that
-Ctrl-C reaches the supervisor alone.
+and tells the engine, which has a worker replaced and ends the job for any other. A worker's slots
+change hands only after its process is dead. Processes start fresh interpreters, never forks
+(libvips and ONNX Runtime are not fork-safe), never import the caller's main module, and belong to a
+session of their own, so that Ctrl-C reaches the supervisor alone.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from srpipe.errors import StageError
-from srpipe.io.space import reserve_shared_memory
+from srpipe.io.checkpoint import Checkpoint
+from srpipe.io.space import count_oom_kills, reserve_shared_memory
 from srpipe.plan.job import Plan
-from srpipe.runtime.messages import Done, Failed, Instruction, Run, Setup
+from srpipe.runtime.messages import Done, Failed, Instruction, Lost, Run, Setup
 from srpipe.runtime.slots import slots_bytes
 from srpipe.runtime.stages import stage_of
 
@@ -47,9 +50,10 @@ _BOOTSTRAP = (
 class StageProcess:
     """One stage in a process of its own."""
 
-    def __init__(self, name: str, setup: Setup, log_path: Path) -> None:
+    def __init__(self, name: str, setup: Setup, log_path: Path, worker: int | None) -> None:
         """Start the process; what it is sent before it is set up waits in the connection."""
         self.name = name
+        self.worker = worker
         self._log_path = log_path
         self.connection, theirs = multiprocessing.Pipe()
         with log_path.open("ab") as log, theirs:
@@ -66,36 +70,19 @@ class StageProcess:
         self.send(setup)
 
     def send(self, message: object) -> None:
-        """Send a message.
-
-        Raises:
-            StageError: the process is dead.
-        """
-        try:
+        """Send a message; that a process is gone is heard when it is listened to."""
+        with contextlib.suppress(OSError):
             self.connection.send(message)
-        except OSError:
-            self._raise_last_words()
-            raise self.death() from None
 
-    def _raise_last_words(self) -> None:
-        """Raise what a process that is gone has said of its end, if it has."""
-        with contextlib.suppress(EOFError, OSError):
-            while self.connection.poll():
-                message = self.connection.recv()
-                if isinstance(message, Failed):
-                    raise message.error
-
-    def receive(self) -> Done | Failed:
-        """The next message.
-
-        Raises:
-            StageError: the process is dead.
-        """
+    def receive(self) -> Done | Failed | Lost:
+        """The next message, or what became of the process."""
         try:
             message: Done | Failed = self.connection.recv()
         except (EOFError, OSError):
-            raise self.death() from None
-        return message
+            error = self.death()
+            killed = self._process.returncode == -signal.SIGKILL
+            return Lost(self.name, error, self.worker, out_of_memory=killed)
+        return replace(message, worker=self.worker) if isinstance(message, Failed) else message
 
     def death(self) -> StageError:
         """An error that says how the process ended."""
@@ -112,16 +99,11 @@ class StageProcess:
                 how += " (by hand, or by the kernel because memory ran out)"
         said = self._log_path.read_text(errors="replace").strip().splitlines()
         hint = f" Its last words: {said[-1].strip()[:200]}" if said else ""
-        return StageError(f"the {self.name} process {how}; run the command again.{hint}")
+        return StageError(f"the {self.name} process {how}.{hint}")
 
     def close(self) -> None:
         """Ask the process to exit by closing the connection."""
         self.connection.close()
-
-    def finish(self) -> None:
-        """Tell the process that its work is done."""
-        with contextlib.suppress(OSError):  # it may be gone already
-            self.connection.send(None)
 
     def end(self, deadline_s: float) -> None:
         """Wait for the process until ``deadline_s`` on the monotonic clock, then kill it."""
@@ -130,6 +112,10 @@ class StageProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _worker_name(worker: int) -> str:
+    return f"worker {worker}"
 
 
 def _signal_name(number: int) -> str:
@@ -142,14 +128,16 @@ def _signal_name(number: int) -> str:
 class Supervisor:
     """All processes of one job; a context manager that leaves none behind."""
 
-    def __init__(self, plan: Plan, partial_output: str, log_path: Path) -> None:
-        """Prepare to run ``plan``."""
+    def __init__(self, plan: Plan, partial_output: str, at: Checkpoint, log_path: Path) -> None:
+        """Prepare to run ``plan`` from ``at`` on."""
         self._plan = plan
         self._partial_output = partial_output
+        self._at = at
         self._log_path = log_path
         self._processes: dict[str, StageProcess] = {}
         self._descriptor = -1
         self._finished = False
+        self._oom_kills = count_oom_kills()
 
     def __enter__(self) -> Supervisor:
         """Take the slots' memory and start every process.
@@ -159,64 +147,76 @@ class Supervisor:
         """
         self._descriptor = reserve_shared_memory(slots_bytes(self._plan), self._plan.job_dir)
         try:
-            for name, stage in self._names():
-                setup = Setup(stage, self._plan, self._descriptor, self._partial_output)
-                self._processes[name] = StageProcess(name, setup, self._log_path)
+            for worker in range(self._plan.workers):  # the slowest to start first
+                self._start("worker", worker)
+            for stage in ("accumulator", "batcher", "reader", "writer"):
+                self._start(stage)
         except BaseException:
             self.__exit__()
             raise
         return self
 
-    def _names(self) -> Iterator[tuple[str, str]]:
-        # The slowest to start first.
-        for k in range(self._plan.workers):
-            yield f"worker {k}", "worker"
-        for stage in ("accumulator", "batcher", "reader", "writer"):
-            yield stage, stage
+    def _start(self, stage: str, worker: int | None = None) -> None:
+        name = stage if worker is None else _worker_name(worker)
+        setup = Setup(stage, self._plan, self._descriptor, self._partial_output, self._at)
+        self._processes[name] = StageProcess(name, setup, self._log_path, worker)
 
     def __exit__(self, *_: object) -> None:
         """End every process: at once where it listens, by SIGKILL after two seconds."""
         for process in self._processes.values():
             if self._finished:
-                process.finish()
+                process.send(None)
             process.close()
         deadline_s = time.monotonic() + _STOP_S
         for process in self._processes.values():
             process.end(deadline_s)
         os.close(self._descriptor)
 
-    def send(self, instruction: Instruction) -> None:
-        """Pass an instruction to the process that carries it out.
+    def send(self, instructions: list[Instruction]) -> None:
+        """Pass instructions to the processes that carry them out."""
+        for instruction in instructions:
+            name = stage_of(instruction)
+            if isinstance(instruction, Run):
+                name = _worker_name(instruction.worker)
+            process = self._processes.get(name)
+            if process is not None:  # else the run is ending because it was lost
+                process.send(instruction)
 
-        Raises:
-            StageError: that process is dead.
-        """
-        stage = stage_of(instruction)
-        name = f"worker {instruction.worker}" if isinstance(instruction, Run) else stage
-        self._processes[name].send(instruction)
+    def replace_worker(self, worker: int) -> None:
+        """End a worker, if it has not ended, and start another in its place."""
+        process = self._processes.pop(_worker_name(worker), None)
+        if process is not None:
+            process.close()
+            process.end(time.monotonic())
+        self._start("worker", worker)
 
-    def events(self) -> Iterator[Done | None]:
-        """What the stages report, as it comes; None now and then while nothing does.
-
-        Raises:
-            SrpipeError: a stage failed, or its process died.
-        """
-        by_connection: dict[Connection, StageProcess] = {
-            process.connection: process for process in self._processes.values()
-        }
+    def events(self) -> Iterator[Done | Failed | Lost | None]:
+        """What the stages report, as it comes; None now and then while nothing does."""
         while True:
+            by_connection: dict[Connection, StageProcess] = {
+                process.connection: process for process in self._processes.values()
+            }
             arrived = wait(list(by_connection), _WAIT_S)
             if not arrived:
                 yield None
             for connection in arrived:
                 assert isinstance(connection, Connection)
-                match by_connection[connection].receive():
-                    case Failed(error, traceback):
-                        if traceback:
-                            logger.debug("%s", traceback)
-                        raise error
-                    case Done() as done:
-                        yield done
+                process = by_connection[connection]
+                if self._processes.get(process.name) is not process:
+                    continue  # replaced meanwhile
+                event = process.receive()
+                if isinstance(event, Lost):
+                    event = self._note_loss(event)
+                yield event
+
+    def _note_loss(self, lost: Lost) -> Lost:
+        process = self._processes.pop(lost.stage)
+        process.close()
+        process.end(time.monotonic())
+        before, self._oom_kills = self._oom_kills, count_oom_kills()
+        can_tell = before is not None
+        killed_for_memory = lost.out_of_memory and not (can_tell and before == self._oom_kills)
+        return replace(lost, out_of_memory=killed_for_memory)
 
     def finish(self) -> None:
         """Take note that the job is complete, so that the processes have nothing to undo."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from srpipe.errors import CoverageError, InferenceError
 from srpipe.io import canvas as canvas_module
 from srpipe.io.canvas import Canvas
-from srpipe.io.canvas_files import open_pixels, reserve_canvas
+from srpipe.io.canvas_files import CanvasFiles, reserve_canvas
+from srpipe.io.checkpoint import Checkpoint, load_checkpoints
 from srpipe.plan.geometry import Size
 from srpipe.plan.grid import AxisGrid, Grid
 from srpipe.plan.job import Plan
@@ -24,6 +26,7 @@ from srpipe.settings import Blend
 from tests import naive
 from tests.factories import make_test_plan
 
+BEGINNING = Checkpoint(job="", next_tile=0, stored_px=0)
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -37,12 +40,12 @@ def random_tiles(plan: Plan, seed: int = 0) -> list[np.ndarray]:
 
 def blend_all(plan: Plan, tiles: list[np.ndarray]) -> np.ndarray:
     reserve_canvas(plan)
-    canvas = Canvas(plan)
+    canvas = Canvas(plan, BEGINNING)
     for i, planes in enumerate(tiles):
         canvas.add(i, planes)
     assert canvas.finished_rows_px == plan.output_size.height
     assert canvas.stored_px == plan.output_size.pixels
-    return np.array(open_pixels(plan, "r"))
+    return np.array(CanvasFiles(plan, writable=False).pixels)
 
 
 def oracle(plan: Plan, tiles: list[np.ndarray]) -> np.ndarray:
@@ -121,24 +124,75 @@ def test_kernel_without_jit_gives_the_same_bytes(
     np.testing.assert_array_equal(blend_all(plan, tiles), compiled)
 
 
-def test_repeating_tiles_rewrites_the_same_bytes(tmp_path: Path) -> None:
-    """What a resume relies on: seams are assigned, never added to."""
-    plan = make_test_plan(tmp_path, tile_size=64, overlap=16)
+@shared_folder
+@given(seed=st.integers(0, 2**32), overlap=st.integers(0, 20), fixed=st.booleans())
+def test_going_on_from_any_checkpoint_gives_the_same_bytes(
+    tmp_path: Path, seed: int, overlap: int, fixed: bool
+) -> None:
+    """Tiles beyond a checkpoint may have been blended, up to the next checkpoint of their row."""
+    model = {"height_px": 64, "width_px": 64} if fixed else {}
+    plan = make_test_plan(
+        tmp_path, image={"size": Size(230, 170)}, model=model, tile_size=64, overlap=overlap
+    )
     tiles = random_tiles(plan)
     once = blend_all(plan, tiles)
-    canvas = Canvas(plan)
-    for i, planes in enumerate(tiles):
-        canvas.add(i, planes)
-        canvas._next_tile -= 1
-        canvas.add(i, planes)
-    np.testing.assert_array_equal(np.array(open_pixels(plan, "r")), once)
+    for checkpoint_file in Path(plan.job_dir).glob("checkpoint*"):
+        checkpoint_file.unlink()
+    reserve_canvas(plan)
+    CanvasFiles(plan, writable=True).pixels[...] = 99
+    CanvasFiles(plan, writable=True).row_seams[...] = np.nan
+    chance = random.Random(seed)
+    n, in_row, at = plan.grid.n_tiles, plan.grid.x.n_tiles, BEGINNING
+    while at.next_tile < n:
+        canvas = Canvas(plan, at)
+        for index in range(at.next_tile, n):
+            canvas.add(index, tiles[index])
+            if chance.random() < 0.4 or (index + 1) % in_row == 0:
+                canvas.checkpoint(())
+            if chance.random() < 0.2:
+                break
+        found = next(load_checkpoints(Path(plan.job_dir), ""), BEGINNING)
+        assert CanvasFiles(plan, writable=False).agrees_with(found)
+        assert CanvasFiles(plan, writable=False).agrees_with(found.at_row_start())
+        at = found if chance.random() < 0.7 else found.at_row_start()
+        assert at.stored_px <= plan.output_size.pixels
+    np.testing.assert_array_equal(CanvasFiles(plan, writable=False).pixels, once)
+    assert canvas.stored_px == plan.output_size.pixels
+
+
+def test_a_damaged_seam_does_not_agree_with_its_checkpoint(tmp_path: Path) -> None:
+    plan = make_test_plan(tmp_path, tile_size=64, overlap=16)
+    tiles = random_tiles(plan)
+    reserve_canvas(plan)
+    canvas = Canvas(plan, BEGINNING)
+    for index in range(plan.grid.x.n_tiles + 2):
+        canvas.add(index, tiles[index])
+    canvas.checkpoint(())
+    (at,) = load_checkpoints(Path(plan.job_dir), "")
+    files = CanvasFiles(plan, writable=True)
+    second = plan.grid.x.starts_px[2] * plan.scale
+    for strip, left, mid_row, row_start in (
+        (1, 0, False, True),  # below, done: lost when the row begins again
+        (1, second, True, True),  # below, not yet written
+        (0, 0, True, False),  # above, read already: needed only to begin the row again
+        (0, second, False, False),  # above, still to be read
+    ):
+        whole = files.row_seams[strip, 0, 0, left].copy()
+        files.row_seams[strip, 0, 0, left] = whole + 1
+        assert files.agrees_with(at) is mid_row
+        assert files.agrees_with(at.at_row_start()) is row_start
+        files.row_seams[strip, 0, 0, left] = whole
+    assert files.agrees_with(at)
+    files.column_seams[1, 0, 0, 0] += 1
+    assert not files.agrees_with(at)
+    assert files.agrees_with(at.at_row_start())
 
 
 def test_finished_rows_never_change_again(tmp_path: Path) -> None:
     plan = make_test_plan(tmp_path, tile_size=64, overlap=16)
     reserve_canvas(plan)
-    canvas = Canvas(plan)
-    pixels = open_pixels(plan, "r")
+    canvas = Canvas(plan, BEGINNING)
+    pixels = CanvasFiles(plan, writable=False).pixels
     frozen = np.zeros((0,))
     for i, planes in enumerate(random_tiles(plan)):
         canvas.add(i, planes)
@@ -151,14 +205,14 @@ def test_tile_out_of_turn_is_refused(tmp_path: Path) -> None:
     plan = make_test_plan(tmp_path, tile_size=64)
     reserve_canvas(plan)
     with pytest.raises(CoverageError, match="tile 1 came when tile 0 was due"):
-        Canvas(plan).add(1, random_tiles(plan)[1])
+        Canvas(plan, BEGINNING).add(1, random_tiles(plan)[1])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_name_the_tile(tmp_path: Path, value: float) -> None:
     plan = make_test_plan(tmp_path, tile_size=64, overlap=16, model={"dtype": "float16"})
     reserve_canvas(plan)
-    canvas = Canvas(plan)
+    canvas = Canvas(plan, BEGINNING)
     tiles = random_tiles(plan)
     canvas.add(0, tiles[0])
     tiles[1][0, 3, 4] = value
@@ -171,7 +225,7 @@ def test_a_gap_in_the_grid_does_not_go_unseen(tmp_path: Path) -> None:
     gap = Grid(AxisGrid(300, 100, (0, 110, 200)), AxisGrid(50, 50, (0,)))
     plan = dataclasses.replace(plan, grid=gap)
     reserve_canvas(plan)
-    canvas = Canvas(plan)
+    canvas = Canvas(plan, BEGINNING)
     for i, planes in enumerate(random_tiles(plan)):
         canvas.add(i, planes)
     assert canvas.stored_px < plan.output_size.pixels

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from srpipe.errors import WriteError
-from srpipe.io.canvas_files import open_pixels, reserve_canvas
+from srpipe.io.canvas_files import CanvasFiles, reserve_canvas
 from srpipe.io.vips import pyvips
 from srpipe.io.writer import ImageWriter
 from srpipe.plan.geometry import Size
@@ -28,7 +28,7 @@ def plan_with_pixels(
     )
     reserve_canvas(plan)
     pixels = photograph_pixels(200, 300, bands, dtype)
-    open_pixels(plan, "r+")[...] = pixels
+    CanvasFiles(plan, writable=True).pixels[...] = pixels
     return plan, pixels
 
 
@@ -75,7 +75,7 @@ def test_rows_are_encoded_before_the_last_is_known(tmp_path: Path) -> None:
 
 def test_no_row_is_read_before_it_is_final(tmp_path: Path) -> None:
     plan, pixels = plan_with_pixels(tmp_path, output="o.v")
-    canvas = open_pixels(plan, "r+")
+    canvas = CanvasFiles(plan, writable=True).pixels
     canvas[...] = 255 - pixels
     writer = ImageWriter(plan, str(tmp_path / "part.v"))
     for stop in range(20, 201, 20):

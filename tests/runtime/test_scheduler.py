@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srpipe.errors import CoverageError
-from srpipe.runtime.messages import Blend, Done, Instruction, Pack, Read, Run, Write
+from srpipe.errors import CoverageError, StageError
+from srpipe.runtime.messages import Blend, Done, Instruction, Pack, Read, Run, Save, Write
 from srpipe.runtime.scheduler import Scheduler, SlotTable
 
 ROW_TILES = 5
@@ -18,11 +18,12 @@ ROW_PX = 10
 
 def make(
     n_tiles: int, batch: int = 1, workers: int = 1, runs: int = 1, *, kept: bool = False,
-    tile_slots: int = 8, batch_slots: int = 3, result_slots: int = 3,
+    tile_slots: int = 8, batch_slots: int = 3, result_slots: int = 3, first: int = 0,
 ) -> Scheduler:  # fmt: skip
     rows_px = ROW_PX * -(-n_tiles // ROW_TILES)
     return Scheduler(
         n_tiles=n_tiles,
+        tiles_per_row=ROW_TILES,
         batch_size=batch,
         tile_slots=SlotTable(max(tile_slots, batch)),
         batch_slots=SlotTable(batch_slots),
@@ -33,6 +34,9 @@ def make(
         total_rows_px=rows_px,
         total_px=rows_px * 7,
         max_lag_px=2 * ROW_PX,
+        batch_may_shrink=True,
+        first_tile=first,
+        rows_finished_px=rows_px if first == n_tiles else ROW_PX * (first // ROW_TILES),
     )
 
 
@@ -43,11 +47,12 @@ class World:
         self.scheduler = scheduler
         self.random = random.Random(seed)
         self.under_way: list[Instruction] = []
-        self.blended: list[int] = []
+        self.blended: list[int] = list(range(scheduler.first_tile))
+        self.saved = scheduler.first_tile
         self.read: list[int] = []
         self.written: list[int] = []
         self.max_lag_px = 0
-        self.finished_px = 0
+        self.finished_px = scheduler.rows_finished_px
 
     def users_of_slots(self) -> list[tuple[str, int]]:
         users: list[tuple[str, int]] = []
@@ -57,9 +62,9 @@ class World:
                     users.append(("tile", slot))
                 case Pack(_, _, slots, batch_slot):
                     users += [("tile", slot) for slot in slots] + [("batch", batch_slot)]
-                case Run(_, _, batch_slot, result_slot):
+                case Run(_, _, batch_slot, result_slot, _):
                     users += [("batch", batch_slot), ("result", result_slot)]
-                case Blend(_, _, slots, result_slot):
+                case Blend(_, _, _, slots, result_slot):
                     users += [("tile", slot) for slot in slots] + [("result", result_slot)]
         return users
 
@@ -77,7 +82,8 @@ class World:
         # Each stage but the workers carries out its instructions in order.
         first = {}
         for instruction in self.under_way:
-            key = (type(instruction), instruction.batch if isinstance(instruction, Run) else 0)
+            kind = Blend if isinstance(instruction, Save) else type(instruction)
+            key = (kind, instruction.batch if isinstance(instruction, Run) else 0)
             first.setdefault(key, instruction)
         instruction = self.random.choice(list(first.values()))
         self.under_way.remove(instruction)
@@ -87,7 +93,13 @@ class World:
         match instruction:
             case Read(tile, _):
                 self.read.append(tile)
-            case Blend(_, tiles, _, _):
+            case Save():
+                self.saved = len(self.blended)
+            case Blend(batch, first, tiles, _, _):
+                assert tiles[0] == batch * self.scheduler.batch_size + first
+                assert len({tile // ROW_TILES for tile in tiles}) == 1
+                row = tiles[0] // ROW_TILES
+                assert tiles[0] % ROW_TILES or self.saved == tiles[0], f"row {row} began too soon"
                 self.blended += tiles
                 self.finished_px = ROW_PX * (len(self.blended) // ROW_TILES)
                 if len(self.blended) == self.scheduler.n_tiles:
@@ -99,10 +111,28 @@ class World:
                 self.written.append(stop_row)
         return Done(instruction, 0.0)
 
-    def run(self) -> None:
+    def lose_worker(self, worker: int, *, out_of_memory: bool = False) -> None:
+        self.under_way = [
+            i for i in self.under_way if not (isinstance(i, Run) and i.worker == worker)
+        ]
+        self.take(self.scheduler.on_worker_lost(worker, out_of_memory=out_of_memory))
+
+    def run(self, losses: float = 0, saves: float = 0) -> None:
         self.take(self.scheduler.start())
+        lost_at = -1
         while not self.scheduler.finished:
             assert self.under_way, "the pipeline has locked up"
+            self.step()
+            if self.random.random() < losses and len(self.blended) > lost_at:
+                lost_at = len(self.blended)
+                self.lose_worker(self.random.randrange(self.scheduler.workers))
+            if self.random.random() < saves:
+                self.take(self.scheduler.save_soon())
+
+    def rest(self) -> None:
+        """Carry out what is under way until the job has stopped."""
+        while not self.scheduler.stopped:
+            assert self.under_way, "the job does not come to rest"
             self.step()
 
 
@@ -113,25 +143,32 @@ class World:
     runs=st.integers(1, 3),
     kept=st.booleans(),
     slots=st.tuples(st.integers(1, 20), st.integers(1, 5), st.integers(1, 5)),
+    first=st.integers(0, 60),
+    losses=st.sampled_from([0, 0.1]),
+    saves=st.sampled_from([0, 0.3]),
     seed=st.integers(0, 2**32),
 )
 def test_every_tile_goes_through_once_in_raster_order(
     n_tiles: int, batch: int, workers: int, runs: int, kept: bool,
-    slots: tuple[int, int, int], seed: int,
+    slots: tuple[int, int, int], first: int, losses: float, saves: float, seed: int,
 ) -> None:  # fmt: skip
     tiles, batches, results = slots
+    first = min(first, n_tiles)
     scheduler = make(
         n_tiles, batch, workers, runs, kept=kept,
-        tile_slots=tiles, batch_slots=batches, result_slots=results,
+        tile_slots=tiles, batch_slots=batches, result_slots=results, first=first,
     )  # fmt: skip
     world = World(scheduler, seed)
-    world.run()
-    assert world.read == world.blended == list(range(n_tiles))
+    world.run(losses, saves)
+    if first < n_tiles:
+        assert world.read == list(range(first // batch * batch, n_tiles))
+    assert world.blended == list(range(n_tiles))
     assert world.written == sorted(set(world.written))
     assert world.written[-1] == scheduler.total_rows_px
     # One batch may end a row it did not begin, whole ones, and the last, which is cut short.
-    assert world.max_lag_px <= scheduler.max_lag_px + ROW_PX * (2 + batch // ROW_TILES)
-    assert not world.under_way
+    if first == 0:
+        assert world.max_lag_px <= scheduler.max_lag_px + ROW_PX * (2 + batch // ROW_TILES)
+    assert all(isinstance(instruction, Save) for instruction in world.under_way)
     for table in (scheduler.tile_slots, scheduler.batch_slots, scheduler.result_slots):
         assert table.n_free == table.n_slots
 
@@ -173,3 +210,91 @@ def test_slots_change_hands_only_as_the_table_says() -> None:
         table.move(slot, state)
     with pytest.raises(RuntimeError, match="free to ready"):
         table.move(slot, "ready")
+
+
+@given(
+    n_tiles=st.integers(1, 60),
+    batch=st.integers(1, 8),
+    workers=st.integers(1, 3),
+    kept=st.booleans(),
+    steps=st.integers(0, 200),
+    seed=st.integers(0, 2**32),
+)
+def test_a_stopped_job_comes_to_rest_with_a_checkpoint(
+    n_tiles: int, batch: int, workers: int, kept: bool, steps: int, seed: int
+) -> None:
+    scheduler = make(n_tiles, batch, workers, 2, kept=kept, tile_slots=3 * batch)
+    world = World(scheduler, seed)
+    world.take(scheduler.start())
+    for _ in range(steps):
+        if scheduler.finished:
+            return
+        world.step()
+    running = {i.batch for i in world.under_way if isinstance(i, Run)}
+    world.take(scheduler.stop())
+    begun = [i for i in world.under_way if isinstance(i, Run)]
+    assert {run.batch for run in begun} <= running
+    world.rest()
+    assert world.saved == len(world.blended) == scheduler.tiles_done
+    if running:
+        assert scheduler.tiles_done >= min(n_tiles, (max(running) + 1) * batch)
+
+
+def test_stopping_does_not_wait_for_a_worker_that_hangs() -> None:
+    scheduler = make(20, 1, 1, 2)
+    world = World(scheduler, 0)
+    world.take(scheduler.start())
+    while not any(isinstance(i, Run) for i in world.under_way):
+        world.step()
+    world.take(scheduler.stop())
+    assert not scheduler.stopped
+    world.under_way = [i for i in world.under_way if not isinstance(i, Run)]
+    world.take(scheduler.stop_waiting())
+    world.rest()
+
+
+def test_a_lost_workers_batches_run_again_in_smaller_numbers() -> None:
+    scheduler = make(40, 8, 1, 2, tile_slots=24)
+    world = World(scheduler, 0)
+    world.take(scheduler.start())
+    while not any(isinstance(i, Run) for i in world.under_way):
+        world.step()
+    world.lose_worker(0, out_of_memory=True)
+    run = next(i for i in world.under_way if isinstance(i, Run))
+    assert (run.batch, run.tiles_at_once) == (0, 4)
+    world.lose_worker(0, out_of_memory=False)
+    assert scheduler.tiles_at_once == 4
+    with pytest.raises(StageError, match="3 workers were lost without a tile done"):
+        scheduler.on_worker_lost(0, out_of_memory=True)
+
+
+def test_a_fixed_batch_never_shrinks() -> None:
+    scheduler = make(40, 8, 1, 2, tile_slots=24)
+    scheduler.batch_may_shrink = False
+    scheduler.start()
+    scheduler.on_worker_lost(0, out_of_memory=True)
+    assert scheduler.tiles_at_once == 8
+
+
+@pytest.mark.parametrize("failing", [Read, Pack, Run, Blend, Write])
+def test_a_failed_job_saves_what_was_blended(failing: type) -> None:
+    scheduler = make(30, 2, 2, 2)
+    world = World(scheduler, 3)
+    world.take(scheduler.start())
+    while len(world.blended) < 12 or not any(isinstance(i, failing) for i in world.under_way):
+        world.step()
+    broken = next(i for i in world.under_way if isinstance(i, failing))
+    world.under_way.remove(broken)
+    world.take(scheduler.on_failed(broken))
+    world.rest()
+    assert world.saved == len(world.blended)
+
+
+def test_filled_tiles_are_told_to_every_checkpoint() -> None:
+    scheduler = make(1)
+    (read,) = scheduler.start()
+    todo = scheduler.on_done(Done(read, 0.0, filled=True))
+    while not isinstance(todo[0], Blend):
+        todo = scheduler.on_done(Done(todo[0], 0.0))
+    todo = scheduler.on_done(Done(todo[0], 0.0, 10, 70))
+    assert Save((0,)) in todo

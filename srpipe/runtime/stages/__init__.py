@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from srpipe.errors import SrpipeError
+from srpipe.io.checkpoint import Checkpoint
 from srpipe.plan.job import Plan
-from srpipe.runtime.messages import Blend, Done, Instruction, Pack, Read, Run, Write
+from srpipe.runtime.messages import Blend, Done, Instruction, Pack, Read, Run, Save, Write
 from srpipe.runtime.slots import Slots
 
 
@@ -45,13 +46,13 @@ def stage_of(instruction: Instruction) -> str:
             return "batcher"
         case Run():
             return "worker"
-        case Blend():
+        case Blend() | Save():
             return "accumulator"
         case Write():
             return "writer"
 
 
-def make_stage(name: str, plan: Plan, slots: Slots, partial_output: str) -> Stage:
+def make_stage(name: str, plan: Plan, slots: Slots, partial_output: str, at: Checkpoint) -> Stage:
     """Set a stage up.
 
     Args:
@@ -59,6 +60,7 @@ def make_stage(name: str, plan: Plan, slots: Slots, partial_output: str) -> Stag
         plan: the job.
         slots: mapped in this process.
         partial_output: the file the writer begins.
+        at: how far the canvas is.
 
     Raises:
         SrpipeError: the input, the model or the output cannot be opened.
@@ -67,7 +69,7 @@ def make_stage(name: str, plan: Plan, slots: Slots, partial_output: str) -> Stag
         case "reader":
             from srpipe.runtime.stages.reader import Reader
 
-            return Reader(plan, slots)
+            return Reader(plan, slots, at)
         case "batcher":
             from srpipe.runtime.stages.batcher import Batcher
 
@@ -79,7 +81,7 @@ def make_stage(name: str, plan: Plan, slots: Slots, partial_output: str) -> Stag
         case "accumulator":
             from srpipe.runtime.stages.accumulator import Accumulator
 
-            return Accumulator(plan, slots)
+            return Accumulator(plan, slots, at)
         case "writer":
             from srpipe.runtime.stages.writer import Writer
 

@@ -1,12 +1,13 @@
-"""Fourth stage: blends results into the pixels."""
+"""Fourth stage: blends results into the pixels, and saves how far they are."""
 
 from __future__ import annotations
 
 import time
 
 from srpipe.io.canvas import Canvas
+from srpipe.io.checkpoint import Checkpoint
 from srpipe.plan.job import Plan
-from srpipe.runtime.messages import Blend, Done, Instruction
+from srpipe.runtime.messages import Blend, Done, Instruction, Save
 from srpipe.runtime.slots import Slots
 
 
@@ -15,22 +16,28 @@ class Accumulator:
 
     runners = 1
 
-    def __init__(self, plan: Plan, slots: Slots) -> None:
+    def __init__(self, plan: Plan, slots: Slots, at: Checkpoint) -> None:
         self._colour = plan.colour
         self._slots = slots
-        self._canvas = Canvas(plan)
+        self._canvas = Canvas(plan, at)
 
     def handle(self, instruction: Instruction) -> Done:
-        """Blend one batch."""
-        assert isinstance(instruction, Blend)
+        """Blend results, or save how far the canvas is."""
+        assert isinstance(instruction, Blend | Save)
         begin = time.perf_counter()
+        if isinstance(instruction, Save):
+            self._canvas.checkpoint(instruction.filled_tiles)
+        else:
+            self._blend(instruction)
+        busy_s = time.perf_counter() - begin
+        return Done(instruction, busy_s, self._canvas.finished_rows_px, self._canvas.stored_px)
+
+    def _blend(self, instruction: Blend) -> None:
         results = self._slots.results[instruction.result_slot]
         for i, tile in enumerate(instruction.tiles):
             slots = instruction.tile_slots
             source = self._slots.tiles[slots[i]] if slots else None
-            self._canvas.add(tile, self._colour.unpack(results[i], source))
-        busy_s = time.perf_counter() - begin
-        return Done(instruction, busy_s, self._canvas.finished_rows_px, self._canvas.stored_px)
+            self._canvas.add(tile, self._colour.unpack(results[instruction.first + i], source))
 
     def abort(self) -> None:
         """Nothing to undo."""

@@ -25,12 +25,15 @@ class Worker:
         """Run one batch."""
         assert isinstance(instruction, Run)
         begin = time.perf_counter()
-        self._session.run(
-            self._model.input_name,
-            self._model.output_name,
-            self._slots.batches[instruction.batch_slot],
-            self._slots.results[instruction.result_slot],
-        )
+        batch = self._slots.batches[instruction.batch_slot]
+        result = self._slots.results[instruction.result_slot]
+        n = instruction.tiles_at_once
+        for stop in range(n, len(batch) + n, n):
+            # One shape for every run: where the last would be smaller, it repeats some tiles.
+            tiles = slice(min(stop, len(batch)) - n, min(stop, len(batch)))
+            self._session.run(
+                self._model.input_name, self._model.output_name, batch[tiles], result[tiles]
+            )
         return Done(instruction, time.perf_counter() - begin)
 
     def abort(self) -> None:

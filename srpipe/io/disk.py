@@ -1,0 +1,66 @@
+"""Every operation whose order on the disk matters.
+
+A crash or a power cut may come between any two of them, and what was not synced may then be there,
+be gone, or be there in part. Files are therefore written whole under another name, synced, renamed,
+and the folder synced after them; maps are flushed before a file speaks of their content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from pathlib import Path
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Create or overwrite ``path``; its content may not have reached the disk yet."""
+    path.write_bytes(data)
+
+
+def sync_file(path: Path) -> None:
+    """Bring the content of a file to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    with contextlib.suppress(OSError):  # some network file systems cannot
+        sync_file(path)
+
+
+def flush_map(memory: mmap.mmap) -> None:
+    """Bring what was written through a memory map to the disk (msync with MS_SYNC)."""
+    memory.flush()
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file, replacing ``target`` at once and whole."""
+    os.replace(source, target)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name.
+
+    Raises:
+        FileExistsError: ``target`` is there.
+    """
+    os.link(source, target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file if it is there."""
+    path.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Give ``path`` new content for good: after a crash it holds the old or the new, whole."""
+    new = path.with_name(f"{path.name}.new")
+    write_file(new, data)
+    sync_file(new)
+    rename(new, path)
+    sync_folder(path.parent)

@@ -1,0 +1,132 @@
+"""One job, one owner: the lock on a job folder.
+
+The kernel drops the lock with the process that holds it, however that ends. Network file systems
+pass it on to other hosts, or do not; there, the owner's name in the file and its heartbeat, the
+file's time of change, tell as much as can be told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from srpipe.errors import JobError
+
+LOCK_FILE = "srpipe.lock"
+HEARTBEAT_S = 5.0
+# A host that has been silent for so long is taken for dead; clocks may differ by less.
+_SILENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who holds, or held, a job folder."""
+
+    host: str
+    boot: str
+    """Tells one running kernel from another, also behind the host names of containers."""
+    pid: int
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+class JobLock:
+    """The lock of a job folder, held for as long as this object is not released."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder if it is not there, and lock it.
+
+        Raises:
+            JobError: another process has it.
+            OSError: the folder cannot be made or written to.
+        """
+        self._descriptor = _take(folder)
+        try:
+            before = read_owner(folder)
+            silent_s = time.time() - os.fstat(self._descriptor).st_mtime
+            me = _myself()
+            if before and before.boot != me.boot and silent_s < _SILENCE_S:
+                raise JobError(
+                    f"{before} worked in {folder} {max(silent_s, 0):.0f} seconds ago: if it has "
+                    f"ended, wait until {_SILENCE_S:.0f} seconds have passed."
+                )
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps(asdict(me)).encode(), 0)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def beat(self) -> None:
+        """Show that the owner lives; to be called every :data:`HEARTBEAT_S`."""
+        with contextlib.suppress(OSError):
+            os.utime(self._descriptor)
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+
+
+def read_owner(folder: Path) -> Owner | None:
+    """Who wrote itself into a folder's lock file; None if nobody, or it cannot be told."""
+    try:
+        return Owner(**json.loads((folder / LOCK_FILE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process on this host, or any on a file system that passes locks on, works there."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _take(folder: Path) -> int:
+    while True:
+        folder.mkdir(exist_ok=True)
+        path = folder / LOCK_FILE
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            continue  # its last holder has just removed the folder
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except FileNotFoundError:
+            pass  # removed between open and lock: what is locked is no longer the file
+        except BlockingIOError:
+            os.close(descriptor)
+            who = read_owner(folder) or "another srpipe"
+            raise JobError(
+                f"{who} is working in {folder}: wait for it, or write elsewhere."
+            ) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _myself() -> Owner:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = socket.gethostname()
+    return Owner(socket.gethostname(), boot, os.getpid())

@@ -1,0 +1,65 @@
+"""What decides the bytes of a result: a job goes on only where all of it is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+
+from srpipe.plan.job import Plan
+
+Fingerprint = dict[str, str]
+"""Facts by name, both as people read them."""
+
+
+def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
+    """All facts that change the result of a job.
+
+    Workers, threads and, for a model whose arithmetic does not depend on it, the batch size do not.
+
+    Args:
+        plan: the job.
+        versions: of the software whose arithmetic the result depends on, by name.
+    """
+    image, model, grid = plan.image, plan.model, plan.grid
+    facts = {
+        "input size": f"{image.identity.size_bytes} bytes",
+        "input changed at": _utc(image.identity.modified_ns),
+        "input content": image.identity.sha256[:16],
+        "image": f"{image.size}, {image.bands} bands, {image.dtype}, {image.interpretation}",
+        "model": f"{model.name} {model.sha256[:16]}",
+        "scale": str(plan.scale),
+        "tile size": str(grid.tile),
+        "overlap": f"{grid.x.overlap_px}x{grid.y.overlap_px}",
+        "tiles": f"{grid.x.n_tiles}x{grid.y.n_tiles}",
+        "blend": f"{plan.blend}, trim {plan.trim_px[0]}x{plan.trim_px[1]}",
+        "output": plan.output.path,
+        "output options": plan.output.vips_format,
+        "on error": plan.on_error,
+        "device": plan.device.partition(":")[0],
+    }
+    if not model.batch_exact:
+        facts["batch size"] = str(plan.batch_size)
+    return facts | {f"{name} version": version for name, version in versions.items()}
+
+
+def digest(facts: Fingerprint) -> str:
+    """One hash of a fingerprint."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
+    """``tile size: 256x256, now 512x512`` for every fact that differs."""
+    names = dict.fromkeys([*old, *new])
+    return [
+        f"{name}: {old.get(name, 'not recorded')}, now {new.get(name, 'not recorded')}"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _utc(time_ns: int) -> str:
+    seconds, nanoseconds = divmod(time_ns, 10**9)
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{nanoseconds:09} UTC"
