@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         StageError,
         WriteError,
     )
+    from srpipe.io.job_status import JobStatus, read_job_status
     from srpipe.io.model_probe import probe_model
     from srpipe.io.source import read_image_info
     from srpipe.models.zoo import bundled_models
@@ -46,6 +47,7 @@ __all__ = [
     "InputError",
     "Interrupted",
     "JobError",
+    "JobStatus",
     "ModelError",
     "ModelInfo",
     "OutOfMemoryError",
@@ -66,6 +68,7 @@ __all__ = [
     "enhance",
     "probe_model",
     "read_image_info",
+    "read_job_status",
 ]
 
 _HOMES = {
@@ -76,6 +79,7 @@ _HOMES = {
     "InputError": "srpipe.errors",
     "Interrupted": "srpipe.errors",
     "JobError": "srpipe.errors",
+    "JobStatus": "srpipe.io.job_status",
     "ModelError": "srpipe.errors",
     "ModelInfo": "srpipe.plan.model_info",
     "OutOfMemoryError": "srpipe.errors",
@@ -96,6 +100,7 @@ _HOMES = {
     "enhance": "srpipe.api",
     "probe_model": "srpipe.io.model_probe",
     "read_image_info": "srpipe.io.source",
+    "read_job_status": "srpipe.io.job_status",
 }
 
 

@@ -1,0 +1,97 @@
+"""What a job folder holds, told without touching it."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from srpipe.errors import InputError
+from srpipe.io.checkpoint import CHECKPOINT_FILES, load_checkpoints
+from srpipe.io.job_folder import FINISHED_FILE, PLAN_FILE, is_finished_output, read_plan
+from srpipe.io.job_lock import LOCK_FILE, Owner, is_locked, read_owner
+from srpipe.plan.fingerprint import Fingerprint, digest
+from srpipe.plan.output import parse_output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """One job folder."""
+
+    folder: str
+    state: Literal["running", "interrupted", "finished", "damaged"]
+    """interrupted: the same request goes on; finished: it only tidies up; damaged: start over."""
+    owner: Owner | None
+    """Who works there, if somebody does."""
+    tiles_done: int
+    """As of the last checkpoint."""
+    tiles_total: int
+    checkpoint_age_s: float | None
+    """Since the last checkpoint; None without one."""
+    folder_bytes: int
+    """Disk space the folder takes."""
+    job: Fingerprint
+    """What decides the result: a request that differs in any of it starts another job."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields as plain values, for JSON."""
+        return asdict(self)
+
+
+def read_job_status(output: str, job_dir: str | None = None) -> JobStatus:
+    """Find out about the job that writes, or wrote, ``output``.
+
+    Args:
+        output: as it was given to the job; options in brackets do not matter.
+        job_dir: the job's folder; None: ``output`` + ``.srpipe``.
+
+    Raises:
+        InputError: there is no job.
+        OutputError: ``output`` has no ending that srpipe writes.
+    """
+    path = os.path.realpath(parse_output(output).path)
+    folder = Path(os.path.abspath(job_dir or f"{path}.srpipe"))
+    if not (folder / LOCK_FILE).exists():
+        done = " It is there: its job is done, or was another's." if os.path.exists(path) else ""
+        raise InputError(f"there is no job for {path} in {folder}.{done}")
+    running = is_locked(folder)
+    damaged = False
+    facts: Fingerprint = {}
+    try:
+        facts = read_plan(folder)
+    except ValueError:
+        damaged = True
+    except OSError:
+        pass  # a job that has not begun yet, or is being tidied up
+    columns, rows = facts.get("tiles", "0x0").split("x")
+    tiles_done = max((c.next_tile for c in load_checkpoints(folder, digest(facts))), default=0)
+    finished = (folder / FINISHED_FILE).exists() and (
+        is_finished_output(folder, path) or not (folder / PLAN_FILE).exists()
+    )
+    interrupted: Literal["damaged", "finished", "interrupted"] = (
+        "damaged" if damaged else "finished" if finished else "interrupted"
+    )
+    return JobStatus(
+        folder=os.fspath(folder),
+        state="running" if running else interrupted,
+        owner=read_owner(folder) if running else None,
+        tiles_done=tiles_done,
+        tiles_total=int(columns) * int(rows),
+        checkpoint_age_s=_checkpoint_age_s(folder),
+        folder_bytes=_folder_bytes(folder),
+        job=facts,
+    )
+
+
+def _checkpoint_age_s(folder: Path) -> float | None:
+    times = [
+        (folder / name).stat().st_mtime for name in CHECKPOINT_FILES if (folder / name).exists()
+    ]
+    return time.time() - max(times) if times else None
+
+
+def _folder_bytes(folder: Path) -> int:
+    # Blocks, not lengths: what the reserved files really take.
+    return sum(entry.stat().st_blocks * 512 for entry in folder.iterdir() if entry.is_file())
