@@ -81,6 +81,14 @@ class TextRenderer:
     def report(self, report: Report) -> None:
         """Print the closing line."""
         self.__exit__()
+        if report.filled:
+            top = min(rect.top for rect in report.filled)
+            bottom = max(rect.top + rect.height for rect in report.filled) - 1
+            print(
+                f"srpipe: rows {top} to {bottom} of {report.input} could not be read whole and were "
+                f"filled with what could be ({len(report.filled)} tiles).",
+                file=self._stream,
+            )
         if not self._quiet:
             print(summary(report), file=self._stream)
 
@@ -141,13 +149,12 @@ def summary(report: Report) -> str:
     """One line with a job's totals."""
     workers = f"{report.workers} worker{'s' if report.workers > 1 else ''}"
     engine = "one process" if report.engine == "serial" else workers
-    filled = f"; {len(report.filled)} tiles filled" if report.filled else ""
     return (
         f"{report.output}: {report.output_size} ({report.output_size.megapixels:.1f} MP) from "
         f"{report.input_size} in {format_seconds(report.seconds)}, {report.output_mp_per_s:.2f} MP/s "
         f"({report.model} on {report.device}, {engine}, {report.threads} threads; {report.tiles} "
         f"tiles of {report.tile}, stride {report.stride}, {report.redundancy:.1%} redundant, "
-        f"batch {report.batch_size}{filled})"
+        f"batch {report.batch_size})"
     )
 
 

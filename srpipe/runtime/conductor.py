@@ -1,7 +1,8 @@
 """What an engine does besides passing messages: the clock, requests to stop, failures.
 
 A run that is asked to stop, or fails while the accumulator lives, comes to rest first: batches in
-flight are finished, if that does not take long, and a last checkpoint is made.
+flight are finished, if that does not take long, and a last checkpoint is made. One whose input cannot
+be read any further finishes all that was read, however long it takes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from srpipe.io.checkpoint import Checkpoint
 from srpipe.io.job_lock import HEARTBEAT_S
 from srpipe.plan.job import Plan
 from srpipe.runtime.events import Monitor
-from srpipe.runtime.messages import Done, Instruction, Save
+from srpipe.runtime.messages import Done, Instruction, Read, Save
 from srpipe.runtime.scheduler import Scheduler
 from srpipe.stop import StopRequest
 
@@ -50,7 +51,7 @@ class Conductor:
         self._checkpoint_every_s = plan.checkpoint_every_s
         self._saved_s = self._beat_s = time.monotonic()
         self._reason: SrpipeError | None = None
-        self._stopping_s = 0.0
+        self._stopping_s: float | None = None
 
     @property
     def over(self) -> bool:
@@ -86,8 +87,12 @@ class Conductor:
         if isinstance(instruction, Save) or not isinstance(error, RunError):
             raise error
         if self._reason is not None:
+            if isinstance(instruction, Read):
+                return []  # a tile after the one that could not be read
             raise self._reason
-        self._end(error)
+        self._reason = error
+        if not isinstance(instruction, Read):
+            self._stopping_s = time.monotonic()
         return self.scheduler.on_failed(instruction)
 
     def beat(self) -> list[Instruction]:
@@ -100,13 +105,15 @@ class Conductor:
         if now_s - self._beat_s >= HEARTBEAT_S:
             self._beat_s = now_s
             self._heartbeat()
-        if self._reason is None:
+        if self._stopping_s is None:
             if self._stop.times:
-                self._end(Interrupted("interrupted."))
+                self._reason = self._reason or Interrupted("interrupted.")
+                self._stopping_s = now_s
                 return self.scheduler.stop()
             if now_s - self._saved_s >= self._checkpoint_every_s:
                 return self.scheduler.save_soon()
             return []
+        assert self._reason is not None
         stopping_s = now_s - self._stopping_s
         if self._stop.times > 1 or stopping_s > _FINISH_BATCHES_S + _LAST_CHECKPOINT_S:
             raise self._reason
@@ -120,7 +127,3 @@ class Conductor:
         """
         if self._reason is not None and not self.scheduler.finished:
             raise self._reason
-
-    def _end(self, reason: SrpipeError) -> None:
-        self._reason = reason
-        self._stopping_s = time.monotonic()

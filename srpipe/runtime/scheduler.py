@@ -129,6 +129,7 @@ class Scheduler:
         self._save_wanted = False
         self._writing = False
         self._stopping = False
+        self._stop_batch = self.n_batches
         self._losses = 0
 
     @classmethod
@@ -168,15 +169,22 @@ class Scheduler:
         return self._next_instructions()
 
     @property
+    def _ending(self) -> bool:
+        """Whether only what is in flight will still be finished."""
+        return self._stopping or self._stop_batch < self.n_batches
+
+    @property
     def stopped(self) -> bool:
         """Whether a job that was told to stop has come to rest, with its last checkpoint made."""
-        return (
-            self._stopping
-            and not self._accumulating
+        at_rest = (
+            not self._accumulating
             and not self._running
             and not self._blend_is_due()
             and self.tiles_saved == self.tiles_done
         )
+        all_batches_run = self.batch_slots.n_free == self.batch_slots.n_slots
+        at_the_gap = self._next_pack == self._stop_batch < self.n_batches and all_batches_run
+        return at_rest and (self._stopping or at_the_gap)
 
     def on_done(self, done: Done) -> list[Instruction]:
         """Take note that an instruction was carried out; returns what can be done now.
@@ -201,7 +209,7 @@ class Scheduler:
                 self._blend_done(blend, done)
             case Save():
                 self._accumulating = False
-                self._save_wanted = self._stopping
+                self._save_wanted = self._ending
                 self.tiles_saved = self.tiles_done
             case Write(stop_row, last):
                 self._writing = False
@@ -226,8 +234,17 @@ class Scheduler:
         return self.stop()
 
     def on_failed(self, instruction: Instruction | None) -> list[Instruction]:
-        """Take note that the job will fail of an instruction, or of a lost stage; as :meth:`stop`."""
+        """Take note that the job will fail; it comes to rest as after :meth:`stop`.
+
+        Args:
+            instruction: what could not be carried out; None: a stage is lost.
+        """
         match instruction:
+            case Read(tile, _):
+                # What was read before it can still be finished.
+                self._stop_batch = tile // self.batch_size
+                self._save_wanted = True
+                return self._next_instructions()
             case Run() as run:
                 self._running.pop(run.batch, None)
             case Blend():
@@ -295,14 +312,15 @@ class Scheduler:
 
     def _read(self) -> list[Instruction]:
         reads: list[Instruction] = []
-        while self._next_read < self.n_tiles and self.tile_slots.n_free and not self._stopping:
+        stop = self.n_tiles if self._stop_batch == self.n_batches else 0
+        while self._next_read < stop and self.tile_slots.n_free and not self._stopping:
             reads.append(Read(self._next_read, self.tile_slots.take()))
             self._next_read += 1
         return reads
 
     def _pack(self) -> list[Instruction]:
         packs: list[Instruction] = []
-        while self._next_pack < self.n_batches and self.batch_slots.n_free and not self._stopping:
+        while self._next_pack < self._stop_batch and self.batch_slots.n_free and not self._stopping:
             tiles = self._tiles_of(self._next_pack)
             if any(tile not in self._tiles_ready for tile in tiles):
                 break
@@ -340,11 +358,11 @@ class Scheduler:
         # At a row's end always, and before it begins the next: see the top of the module.
         row_ended = self.tiles_done % self.tiles_per_row == 0 or self.tiles_done == self.n_tiles
         if self.tiles_saved != self.tiles_done and (
-            row_ended or (self._save_wanted and not (self._stopping and self._blend_is_due()))
+            row_ended or (self._save_wanted and not (self._ending and self._blend_is_due()))
         ):
             self._accumulating = True
             return [Save(self.filled_tiles)]
-        self._save_wanted = self._save_wanted and self._stopping
+        self._save_wanted = self._save_wanted and self._ending
         # A resumed job's writer begins again at the first row: the rest need not wait for it.
         behind_px = self.rows_finished_px - max(self.rows_written_px, self._rows_resumed_px)
         if not self._blend_is_due() or (behind_px > self.max_lag_px and not self._stopping):
