@@ -254,7 +254,7 @@ def test_a_lost_worker_is_replaced(tmp_path: Path) -> None:
     assert process.returncode == 0, lines[-3:]
     assert kills == 4
     assert "was killed by SIGKILL" in "".join(lines)
-    assert "It is replaced" in "".join(lines)
+    assert "The worker is replaced" in "".join(lines)
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     assert not any(p.is_running() for p in stages.values())
 

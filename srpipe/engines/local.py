@@ -68,6 +68,6 @@ def _replace(
         return conductor.fail(StageError(f"{error} {too_many}"), None)
     after = conductor.scheduler.tiles_at_once
     fewer = f", with {after} instead of {before} tiles at once" if after < before else ""
-    logger.warning("%s It is replaced and its tiles run again%s.", error, fewer)
+    logger.warning("%s The worker is replaced, and its tiles run again%s.", error, fewer)
     supervisor.replace_worker(worker)
     return instructions

@@ -266,20 +266,23 @@ class Scheduler:
         Raises:
             StageError: it was one too many.
         """
-        for batch, run in list(self._running.items()):
-            if run.worker == worker:
-                del self._running[batch]
-                self.batch_slots.move(run.batch_slot, "ready")
-                self.result_slots.move(run.result_slot, "free")
-                self._packed[batch] = run.batch_slot
+        lost = [run for run in self._running.values() if run.worker == worker]
+        for run in lost:
+            del self._running[run.batch]
+            self.batch_slots.move(run.batch_slot, "ready")
+            self.result_slots.move(run.result_slot, "free")
+            self._packed[run.batch] = run.batch_slot
+        # Workers that were lost together shrink the batch once.
+        tiles = max((run.tiles_at_once for run in lost), default=self.tiles_at_once)
+        if out_of_memory and self.batch_may_shrink and tiles > 1:
+            self.tiles_at_once = min(self.tiles_at_once, tiles // 2)
+            return self._next_instructions()
         self._losses += 1
         if self._losses >= _MAX_LOSSES:
             raise StageError(
                 f"{self._losses} workers were lost without a tile done in between: free memory, or "
                 "use a smaller --batch-size, --tile-size, --threads or --workers."
             )
-        if out_of_memory and self.batch_may_shrink:
-            self.tiles_at_once = max(1, self.tiles_at_once // 2)
         return self._next_instructions()
 
     def _packed_done(self, pack: Pack) -> None:

@@ -259,13 +259,28 @@ def test_a_lost_workers_batches_run_again_in_smaller_numbers() -> None:
     world.take(scheduler.start())
     while not any(isinstance(i, Run) for i in world.under_way):
         world.step()
+    for tiles in (4, 2, 1):
+        world.lose_worker(0, out_of_memory=True)
+        run = next(i for i in world.under_way if isinstance(i, Run))
+        assert (run.batch, run.tiles_at_once) == (0, tiles)
+    # One tile at once cannot be halved: now losses count.
     world.lose_worker(0, out_of_memory=True)
-    run = next(i for i in world.under_way if isinstance(i, Run))
-    assert (run.batch, run.tiles_at_once) == (0, 4)
     world.lose_worker(0, out_of_memory=False)
-    assert scheduler.tiles_at_once == 4
     with pytest.raises(StageError, match="3 workers were lost without a tile done"):
         scheduler.on_worker_lost(0, out_of_memory=True)
+
+
+def test_workers_lost_together_shrink_the_batch_once() -> None:
+    scheduler = make(40, 8, 2, 1, tile_slots=32)
+    world = World(scheduler, 0)
+    world.take(scheduler.start())
+    while sum(isinstance(i, Run) for i in world.under_way) < 2:
+        other = next(i for i in world.under_way if not isinstance(i, Run))
+        world.under_way.remove(other)
+        world.take(scheduler.on_done(world.carry_out(other)))
+    world.lose_worker(0, out_of_memory=True)
+    world.lose_worker(1, out_of_memory=True)
+    assert scheduler.tiles_at_once == 4
 
 
 def test_a_fixed_batch_never_shrinks() -> None:
