@@ -72,8 +72,11 @@ class JobFolder:
     def _check_content(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path} is no folder: choose another with --job-dir.")
-        foreign = self.path.is_dir() and not (self.path / LOCK_FILE).exists()
-        if foreign and any(self.path.iterdir()):
+        if (self.path / LOCK_FILE).exists() or not self.path.is_dir():
+            return
+        # A power cut may have taken the lock file alone.
+        known = {PIXELS_FILE, SEAMS_FILE, PLAN_FILE, f"{PLAN_FILE}.new", LOG_FILE, FINISHED_FILE}
+        if not {entry.name for entry in self.path.iterdir()} <= known:
             raise OutputError(
                 f"{self.path} holds files that are no srpipe job: choose another with --job-dir."
             )
@@ -113,8 +116,9 @@ class JobFolder:
             if not self._plan.overwrite:
                 refuse_existing(self._plan.output.path)
             return self._start_over()
-        except SpaceError:
-            self.remove()
+        except (SpaceError, OutputError):
+            if not (self.path / PLAN_FILE).exists():
+                self.remove()
             raise
         except OSError as error:
             raise self._unusable(error) from None
@@ -146,11 +150,13 @@ class JobFolder:
 
     def _start_over(self) -> Checkpoint:
         self._remove_work()
+        disk.remove(self.path / FINISHED_FILE)
         self._check_space()
         reserve_canvas(self._plan)
         plan = json.dumps({"facts": self._facts, "plan": asdict(self._plan)}, default=list)
         record = {"plan": plan, "sha256": _sha256(plan)}
         disk.replace_file(self.path / PLAN_FILE, json.dumps(record).encode())
+        disk.sync_folder(self.path.parent)
         return Checkpoint(job=self._digest, next_tile=0, stored_px=0)
 
     @property
@@ -201,7 +207,9 @@ class JobFolder:
     def remove(self) -> None:
         """Remove the job's files, and the folder if nothing else is in it."""
         self._remove_work()
-        disk.remove(self.path / LOCK_FILE)
+        # Last of all what says that the output is whole.
+        for name in (LOCK_FILE, FINISHED_FILE):
+            disk.remove(self.path / name)
         with contextlib.suppress(OSError):  # somebody else's files may be in it
             self.path.rmdir()
 
@@ -210,11 +218,14 @@ class JobFolder:
         self._lock.release()
 
     def _remove_work(self) -> None:
-        # The plan first: without it, the rest is nothing that a job could go on with.
-        for name in (PLAN_FILE, f"{PLAN_FILE}.new", *CHECKPOINT_FILES, PIXELS_FILE, SEAMS_FILE):
+        for name in (PLAN_FILE, f"{PLAN_FILE}.new", *CHECKPOINT_FILES):
+            disk.remove(self.path / name)
+        # No plan or checkpoint may come back after a power cut and speak of another canvas.
+        disk.sync_folder(self.path)
+        for name in (PIXELS_FILE, SEAMS_FILE):
             disk.remove(self.path / name)
         disk.remove(self.partial_output)
-        for name in (FINISHED_FILE, f"{FINISHED_FILE}.new", LOG_FILE):
+        for name in (f"{FINISHED_FILE}.new", LOG_FILE):
             disk.remove(self.path / name)
 
     def _check_space(self) -> None:

@@ -310,7 +310,7 @@ class Scheduler:
             )
 
     def _next_instructions(self) -> list[Instruction]:
-        steps = (self._write, self._accumulate, self._run, self._pack, self._read)
+        steps = (self._accumulate, self._write, self._run, self._pack, self._read)
         return [instruction for step in steps for instruction in step()]
 
     def _read(self) -> list[Instruction]:

@@ -1,0 +1,167 @@
+"""A disk that loses its power: an injected layer below every operation whose order matters.
+
+Like SQLite's crash tests, it keeps what was synced, and of what was written since keeps a random
+part: names, whole pages, and sectors of torn pages; sectors in writing may hold garbage.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from srpipe.io import canvas_files, disk
+
+_PAGE_BYTES = 4096
+_SECTOR_BYTES = 512
+# Nothing of a job: a lock that the kernel drops, and what processes have to say.
+_IGNORED = {"srpipe.lock", "stages.log"}
+
+
+class PowerCut(BaseException):
+    """The power is gone; every later operation says so again, so that no clean-up is of effect."""
+
+
+class SimulatedDisk:
+    """Wraps the operations on some folders while it is installed.
+
+    Args:
+        folders: the job folder and that of the output.
+        cut_at: the point at which the power goes; there is one before and one after each operation.
+        scratch: a folder on the same file system.
+        saved_tiles: tells how many tiles the last checkpoint speaks of.
+    """
+
+    def __init__(
+        self,
+        folders: list[Path],
+        scratch: Path,
+        saved_tiles: Callable[[], int],
+        cut_at: int | None = None,
+    ) -> None:
+        self.points: list[str] = []
+        """Names of all points so far: ``before sync_file plan.json.new``."""
+        self.dead = False
+        self.promised_tiles = 0
+        """Tiles of the last checkpoint that was synced, name and all."""
+        self._saved_tiles = saved_tiles
+        self._cut_at = cut_at
+        self._folders = folders
+        self._scratch = scratch
+        scratch.mkdir(exist_ok=True)
+        self._maps: dict[int, Path] = {}
+        self._names: dict[Path, dict[str, int]] = {}
+        self._data: dict[int, bytes] = {}
+        for folder in folders:
+            self._keep_inodes()
+            self._names[folder] = self._now(folder)
+            for name, inode in self._names[folder].items():
+                self._data[inode] = (folder / name).read_bytes()
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        """Put the layer in place."""
+        for name in ("write_file", "sync_file", "sync_folder", "rename", "link", "remove"):
+            patch.setattr(disk, name, self._wrapped(name, getattr(disk, name)))
+        patch.setattr(disk, "flush_map", self._wrapped("flush_map", disk.flush_map))
+        patch.setattr(canvas_files, "reserve_file", self._reserve(canvas_files.reserve_file))
+        patch.setattr(canvas_files, "_map", self._map(canvas_files._map))
+
+    def _point(self, name: str) -> None:
+        self.points.append(name)
+        if self.dead or len(self.points) - 1 == self._cut_at:
+            self.dead = True
+            raise PowerCut
+
+    def _wrapped(self, name: str, operation: Callable[..., None]) -> Callable[..., None]:
+        def wrapped(target: Path | mmap.mmap, *rest: Any) -> None:
+            path = self._maps[id(target)] if isinstance(target, mmap.mmap) else target
+            self._point(f"before {name} {path.name}")
+            operation(target, *rest)
+            self._keep_inodes()
+            if name in ("sync_file", "flush_map"):
+                self._data[path.stat().st_ino] = path.read_bytes()
+            elif name == "sync_folder" and path in self._names:
+                self._names[path] = self._now(path)
+                self.promised_tiles = max(self.promised_tiles, self._saved_tiles())
+            self._point(f"after {name} {path.name}")
+
+        return wrapped
+
+    def _reserve(self, operation: Callable[[str, int], None]) -> Callable[[str, int], None]:
+        def wrapped(path: str, n_bytes: int) -> None:
+            self._point(f"before reserve {Path(path).name}")
+            operation(path, n_bytes)
+            self._keep_inodes()
+            self._point(f"after reserve {Path(path).name}")
+
+        return wrapped
+
+    def _map(self, operation: Callable[..., mmap.mmap]) -> Callable[..., mmap.mmap]:
+        def wrapped(path: Path, *, writable: bool) -> mmap.mmap:
+            memory = operation(path, writable=writable)
+            self._maps[id(memory)] = path
+            return memory
+
+        return wrapped
+
+    def _now(self, folder: Path) -> dict[str, int]:
+        if not folder.is_dir():
+            return {}
+        return {
+            entry.name: entry.stat().st_ino
+            for entry in folder.iterdir()
+            if entry.is_file() and entry.name not in _IGNORED
+        }
+
+    def _keep_inodes(self) -> None:
+        """Give every file a second name, so that one that was removed can come back."""
+        for folder in self._folders:
+            for name, inode in self._now(folder).items():
+                kept = self._scratch / str(inode)
+                if not kept.exists():
+                    os.link(folder / name, kept)
+
+    def lose_power(self, chance: random.Random, *, garbage: bool) -> None:
+        """Make the folders what they may be when the power comes back."""
+        self._keep_inodes()
+        for folder in self._folders:
+            now, durable = self._now(folder), self._names[folder]
+            if not folder.is_dir() and durable:
+                folder.mkdir()
+            for name in sorted({*now, *durable}):
+                inode = chance.choice([now.get(name), durable.get(name)])
+                (folder / name).unlink(missing_ok=True)
+                if inode is not None:
+                    os.link(self._scratch / str(inode), folder / name)
+        for kept in sorted(self._scratch.iterdir()):
+            self._lose_data(kept, chance, garbage=garbage)
+
+    def _lose_data(self, path: Path, chance: random.Random, *, garbage: bool) -> None:
+        old, new = self._data.get(path.stat().st_ino, b""), path.read_bytes()
+        if old == new:
+            return
+        stat = path.stat()
+        length = chance.choice([len(old), len(new), max(len(old), len(new))])
+        old, new = old.ljust(length, b"\0")[:length], new.ljust(length, b"\0")[:length]
+        mixed = bytearray(old)
+        share = chance.choice([0.0, 0.1, 0.5, 0.9, 1.0])
+        for page in range(0, length, _PAGE_BYTES):
+            torn = chance.random() < 0.2
+            step = _SECTOR_BYTES if torn else _PAGE_BYTES
+            for start in range(page, min(page + _PAGE_BYTES, length), step):
+                part = slice(start, min(start + step, length))
+                if old[part] == new[part]:
+                    continue
+                if garbage and torn and chance.random() < 0.2:
+                    mixed[part] = chance.randbytes(part.stop - part.start)
+                elif chance.random() < share:
+                    mixed[part] = new[part]
+        with path.open("r+b") as file:
+            file.truncate(length)
+            file.write(mixed)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
