@@ -23,6 +23,7 @@ from srpipe.io.job_folder import JobFolder, is_finished_output, refuse_existing
 from srpipe.io.model_probe import probe_model, read_model_metadata
 from srpipe.io.session import resolve_device, software_versions
 from srpipe.io.source import read_image_info, same_file
+from srpipe.io.space import check_decoder_memory
 from srpipe.io.writer import check_options
 from srpipe.models.zoo import bundled_models, find_model
 from srpipe.plan.fingerprint import fingerprint
@@ -76,6 +77,7 @@ def enhance(
     fresh: bool = False,
     checkpoint_every_s: float = DEFAULT_CHECKPOINT_EVERY_S,
     on_error: OnError = "stop",
+    allow_untrusted: bool = False,
     stop: StopRequest | None = None,
 ) -> Report:
     """Enhance one image file, tile by tile, within bounded memory.
@@ -107,6 +109,7 @@ def enhance(
         checkpoint_every_s: seconds between checkpoints; each row of tiles ends with one too.
         on_error: ``fill`` goes on where the input cannot be read, with what could be decoded, and
             lists those parts in the report; ``stop`` fails.
+        allow_untrusted: read formats too that libvips does not trust with files from strangers.
         stop: lets a signal handler or another thread ask the run to stop.
 
     Returns:
@@ -133,6 +136,7 @@ def enhance(
         fresh=fresh,
         checkpoint_every_s=checkpoint_every_s,
         on_error=on_error,
+        allow_untrusted=allow_untrusted,
     )
     plan = prepare(os.fspath(src), os.fspath(dst), settings)
     return run_job(plan, progress, begin_s, stop or StopRequest())
@@ -151,7 +155,8 @@ def prepare(src: str, dst: str, settings: Settings) -> Plan:
     if same_file(src, output.path):
         raise OutputError(f"input and output are the same file, {src}: write to another one.")
     job_dir = os.path.abspath(settings.job_dir or f"{output.path}.srpipe")
-    image = read_image_info(src)
+    image = read_image_info(src, allow_untrusted=settings.allow_untrusted)
+    check_decoder_memory(src, image.decoder_bytes)
     _check_output_place(output, settings, job_dir)
     if image.pages > 1:
         logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)

@@ -49,6 +49,8 @@ class Settings:
     """Replace an output that exists."""
     engine: Engine = "auto"
     """serial (one process), local (all stages are processes), or auto: serial for few tiles."""
+    allow_untrusted: bool = False
+    """Read formats too that libvips does not trust with files from strangers."""
     fresh: bool = False
     """Start over, whatever the job folder holds."""
     checkpoint_every_s: float = DEFAULT_CHECKPOINT_EVERY_S

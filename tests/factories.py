@@ -17,6 +17,7 @@ def image_info(**changes: Any) -> ImageInfo:
     facts: dict[str, Any] = {
         "path": "in.tif", "size": Size(300, 200), "bands": 3, "dtype": "uint8",
         "interpretation": "srgb", "icc_bytes": 0, "loader": "tiffload_source", "pages": 1,
+        "untrusted": False, "decoded_whole": False,
         "identity": FileIdentity(1000, 0, "0" * 64),
     }  # fmt: skip
     return ImageInfo(**(facts | changes))

@@ -1,7 +1,9 @@
 """A disk that loses its power: an injected layer below every operation whose order matters.
 
 Like SQLite's crash tests, it keeps what was synced, and of what was written since keeps a random
-part: names, whole pages, and sectors of torn pages; sectors in writing may hold garbage.
+part: names, whole pages, and sectors of torn pages. Where asked, sectors in writing hold garbage, but
+for those of the pixels: that a write does not damage synced bytes beside it is assumed, as SQLite
+does by default ("powersafe overwrite").
 """
 
 from __future__ import annotations
@@ -138,8 +140,9 @@ class SimulatedDisk:
                 (folder / name).unlink(missing_ok=True)
                 if inode is not None:
                     os.link(self._scratch / str(inode), folder / name)
+        pixels = self._now(self._folders[0]).get("pixels.raw")
         for kept in sorted(self._scratch.iterdir()):
-            self._lose_data(kept, chance, garbage=garbage)
+            self._lose_data(kept, chance, garbage=garbage and kept.name != str(pixels))
 
     def _lose_data(self, path: Path, chance: random.Random, *, garbage: bool) -> None:
         old, new = self._data.get(path.stat().st_ino, b""), path.read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,7 @@ _HANG_S = 60.0
 _END_S = 5.0
 
 
-class Finding(Exception):
+class FindingError(Exception):
     """Something that must not happen."""
 
 
@@ -40,6 +41,7 @@ class Tally:
     """What a campaign has seen."""
 
     kills: Counter[tuple[str, str]] = field(default_factory=Counter)
+    jobs: int = 0
     resumes: int = 0
     repeated_tiles: list[int] = field(default_factory=list)
     longest_end_s: float = 0.0
@@ -105,7 +107,7 @@ class Campaign:
         """Kill a job so often, and let it end.
 
         Raises:
-            Finding: with what went wrong.
+            FindingError: with what went wrong.
         """
         command = [sys.executable, "-m", "srpipe", *victim.arguments, "--quiet"]
         subprocess.run(command, check=True)
@@ -126,7 +128,7 @@ class Campaign:
                 ended = killed != "worker"
             code = self._wait(run, _END_S if ended else None)
             if run.first_tile is not None and run.first_tile < saved:
-                raise Finding(f"went on at tile {run.first_tile}, with {saved} saved")
+                raise FindingError(f"went on at tile {run.first_tile}, with {saved} saved")
             if run.first_tile is not None:
                 self.tally.repeated_tiles.append(max(0, before - run.first_tile))
             if code == 0:
@@ -135,14 +137,14 @@ class Campaign:
             before, saved = run.tiles_done, _saved_tiles(victim.job_dir)
             self.tally.resumes += 1
         if victim.output.read_bytes() != expected:
-            raise Finding("the result differs")
+            raise FindingError("the result differs")
         if victim.job_dir.exists():
-            raise Finding("the job folder is still there")
+            raise FindingError("the job folder is still there")
 
     def _next_kind(self) -> tuple[str, str]:
         n = self._n_kills
         kind = KINDS[n % len(KINDS)]
-        return kind, PROCESSES[(n // len(KINDS) + n) % len(PROCESSES)]
+        return kind, PROCESSES[n // len(KINDS) % len(PROCESSES)]
 
     def _kill(self, run: Run, victim: Victim, kind: str, name: str) -> str | None:
         """Kill at the right moment; returns which process, None if there was no such moment."""
@@ -162,14 +164,13 @@ class Campaign:
     def _await_moment(self, run: Run, victim: Victim, kind: str) -> bool:
         chance = self._chance.random()
         begin_s = time.monotonic()
-        span = run.tiles_total - run.tiles_done
-        target = run.tiles_done + int(chance * 0.3 * span)
         while not run.ended:
             now_s = time.monotonic() - begin_s
-            total, done = run.tiles_total, run.tiles_done
+            total, done, first = run.tiles_total, run.tiles_done, run.first_tile or 0
+            target = first + 1 + int(chance * 0.5 * (total - first))
             run.note_stages()
             match kind:
-                case "anywhere" if run.first_tile is not None and done >= max(target, 1):
+                case "anywhere" if done >= target:
                     return True
                 case "first second" | "without progress" if now_s >= chance:
                     return True
@@ -180,7 +181,7 @@ class Campaign:
                 ):
                     return True
             if time.monotonic() - run.heard_s > _HANG_S:
-                raise Finding("no word for a minute")
+                raise FindingError("no word for a minute")
             if kind != "during checkpoint":
                 time.sleep(0.005)
         return False
@@ -191,7 +192,7 @@ class Campaign:
             run.note_stages()
             now_s = time.monotonic()
             if (limit_s and now_s - begin_s > limit_s) or now_s - run.heard_s > _HANG_S:
-                raise Finding("hangs")
+                raise FindingError("hangs")
             time.sleep(0.02)
         if limit_s:
             self.tally.longest_end_s = max(self.tally.longest_end_s, time.monotonic() - begin_s)
@@ -201,15 +202,15 @@ class Campaign:
     def _check_end(self, run: Run, victim: Victim, code: int, killed: str) -> None:
         _, alive = psutil.wait_procs(list(run.stages.values()), timeout=_END_S)
         if alive:
-            raise Finding(f"processes left: {alive}")
+            raise FindingError(f"processes left: {alive}")
         if any("srpipe" in name for name in shared_memory_names()):
-            raise Finding("shared memory left")
+            raise FindingError("shared memory left")
         if victim.output.exists() and not (victim.job_dir / "finished.json").exists():
-            raise Finding("an output before its time")
+            raise FindingError("an output before its time")
         if code not in (-9, 1):
-            raise Finding(f"exit code {code} after a kill of the {killed}: {run.last_line}")
+            raise FindingError(f"exit code {code} after a kill of the {killed}: {run.last_line}")
         if code == 1 and killed not in run.last_line and "workers were lost" not in run.last_line:
-            raise Finding(f"does not say that the {killed} was killed: {run.last_line}")
+            raise FindingError(f"does not say that the {killed} was killed: {run.last_line}")
 
 
 def _saved_tiles(job_dir: Path) -> int:
@@ -221,23 +222,22 @@ def _saved_tiles(job_dir: Path) -> int:
 
 
 def run_campaign(kills: int, jobs: int, seed: int, folder: Path, elsewhere: Path | None) -> Tally:
-    """Spread kills over jobs.
+    """Spread kills over jobs; a job that is over too soon leaves its kills to one more.
 
     Raises:
-        Finding: with the job's seed and command; its folder stays.
+        FindingError: with the job's seed and command; its folder stays.
     """
     campaign = Campaign(seed)
-    for k in range(jobs):
-        with tempfile.TemporaryDirectory(dir=folder, delete=False) as name:
-            victim = make_victim(Path(name), seed + k, elsewhere)
-        share = kills * (k + 1) // jobs - kills * k // jobs
+    while campaign.tally.jobs < jobs or sum(campaign.tally.kills.values()) < kills:
+        name = tempfile.mkdtemp(dir=folder)
+        job_seed = seed + campaign.tally.jobs
+        victim = make_victim(Path(name), job_seed, elsewhere)
         try:
-            campaign.torture(victim, share)
-        except Finding as finding:
-            raise Finding(f"job {seed + k}, {victim.text}: {finding}") from None
-        for path in sorted(Path(name).rglob("*"), reverse=True):
-            path.unlink()
-        Path(name).rmdir()
+            campaign.torture(victim, -(-kills // jobs))
+        except FindingError as finding:
+            raise FindingError(f"job {job_seed}, {victim.text}: {finding}") from None
+        shutil.rmtree(name)
+        campaign.tally.jobs += 1
     return campaign.tally
 
 
@@ -259,14 +259,14 @@ def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as elsewhere:
         try:
             tally = run_campaign(options.kills, options.jobs, options.seed, folder, Path(elsewhere))
-        except Finding as finding:
+        except FindingError as finding:
             print(f"FINDING: {finding}")
             return 1
     print(f"{'':20}" + "".join(f"{name:>13}" for name in PROCESSES))
     for kind in KINDS:
         print(f"{kind:20}" + "".join(f"{tally.kills[kind, name]:13}" for name in PROCESSES))
     print(
-        f"{sum(tally.kills.values())} kills, {options.jobs} jobs, {tally.resumes} resumes: "
+        f"{sum(tally.kills.values())} kills, {tally.jobs} jobs, {tally.resumes} resumes: "
         "0 differences, 0 hangs, 0 leaks; tiles computed again: median "
         f"{statistics.median(tally.repeated_tiles or [0]):g}, most "
         f"{max(tally.repeated_tiles or [0])}; longest end {tally.longest_end_s:.1f} s; "

@@ -60,6 +60,11 @@ def add_parser(commands: Commands) -> None:
         help="fill: where INPUT cannot be read, go on with what could be; default %(default)s",
     )
     add(
+        "--allow-untrusted",
+        action="store_true",
+        help="read formats too that libvips does not trust with files from strangers (SVG, CSV, .v)",
+    )
+    add(
         "--progress",
         choices=get_args(ProgressKind),
         default="auto",
@@ -92,6 +97,7 @@ def run(options: argparse.Namespace) -> int:
                 fresh=options.fresh,
                 checkpoint_every_s=options.checkpoint_every,
                 on_error=options.on_error,
+                allow_untrusted=options.allow_untrusted,
                 stop=options.stop,
             )
         except (KeyboardInterrupt, SrpipeError) as problem:

@@ -22,6 +22,7 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("inspect", help="show what srpipe sees in an image or a model")
     parser.add_argument("file", metavar="FILE", help="an image, an .onnx file, or a bundled model")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--allow-untrusted", action="store_true", help="as for 'srpipe enhance'")
     parser.set_defaults(run=run)
 
 
@@ -29,7 +30,10 @@ def run(options: argparse.Namespace) -> int:
     """Carry the command out."""
     is_model = Path(options.file).suffix.lower() == ".onnx" or options.file in bundled_models()
     info: ModelInfo | ImageInfo
-    info = probe_model(find_model(options.file)) if is_model else read_image_info(options.file)
+    if is_model:
+        info = probe_model(find_model(options.file))
+    else:
+        info = read_image_info(options.file, allow_untrusted=options.allow_untrusted)
     if options.json:
         print(json.dumps({"kind": "model" if is_model else "image"} | info.as_dict(), default=str))
         return 0

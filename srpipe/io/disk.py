@@ -2,7 +2,8 @@
 
 A crash or a power cut may come between any two of them, and what was not synced may then be there,
 be gone, or be there in part. Files are therefore written whole under another name, synced, renamed,
-and the folder synced after them; maps are flushed before a file speaks of their content.
+and the folder synced after them; maps are flushed before a file speaks of their content. Bytes that
+were synced are taken to survive a write beside them, as SQLite takes them to.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ measured. Value range and colour order cannot be measured: metadata tells, or th
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from srpipe.errors import ModelError
+from srpipe.io.external_data import hash_model
 from srpipe.io.session import Session, Tensor
 from srpipe.plan.geometry import round_up
 from srpipe.plan.model_info import Layout, ModelInfo
@@ -107,7 +107,7 @@ def _measure(name: str, session: Session, port: _Port, multiple: int, scale: int
     return ModelInfo(
         path=name,
         name=" ".join(metadata.get("name", "").split()) or file.stem,
-        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        sha256=hash_model(name),
         file_bytes=file.stat().st_size,
         input_name=port.input_name,
         output_name=port.output_name,

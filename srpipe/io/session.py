@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from srpipe.errors import DeviceError, InferenceError, ModelError, OutOfMemoryError
+from srpipe.io.external_data import external_files
+
+# From version 1.29 on it reports to its maker, and leaves files, unless told not to when loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime as ort
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -82,12 +86,13 @@ class Session:
             threads: cores one run may use on a CPU.
 
         Raises:
-            ModelError: the file is missing or no ONNX model.
+            ModelError: the file is missing or no ONNX model, or keeps weights outside its folder.
             DeviceError: the device's libraries cannot be loaded.
             OutOfMemoryError: too little memory for it.
         """
         if not os.path.isfile(path):
             raise ModelError(f"model file {path} does not exist: check the path.")
+        external_files(path)
         self._path = path
         kind, _, number = device.partition(":")
         options = ort.SessionOptions()
@@ -100,7 +105,10 @@ class Session:
         if number:
             provider = (provider, {"device_id": int(number)})
         try:
-            self._session = ort.InferenceSession(path, options, providers=[provider])
+            # Its fallback prints, and would hide that a device is not there.
+            self._session = ort.InferenceSession(
+                path, options, providers=[provider], enable_fallback=0
+            )
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             if _is_out_of_memory(error):
                 raise OutOfMemoryError(f"there is too little memory to load {path}.") from None

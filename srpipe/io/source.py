@@ -10,7 +10,7 @@ import numpy as np
 
 from srpipe.errors import InputError, ReadError
 from srpipe.io.identity import identify_file
-from srpipe.io.vips import first_line, pyvips
+from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import Rect, Size
 from srpipe.plan.image_info import ImageInfo, PixelDtype
@@ -20,16 +20,29 @@ _COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "multiband"}
 # Carried from input to output as libvips holds them; width, height and strips are the output's own.
 _CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data", "orientation")
 
+# These decoders cannot stream.
+_WHOLE_LOADERS = ("webp", "heif", "gif", "uhdr")
 
-def _open(path: str, **options: Any) -> Any:
+
+def _open(path: str, *, untrusted: bool, **options: Any) -> Any:
     # A source takes the path as it is; a plain file name would have its [brackets] parsed as options.
     source = pyvips.Source.new_from_file(path)
+    loader = find_loader(source)
+    if loader and not untrusted and is_untrusted(loader):
+        raise InputError(
+            f"{path} would be read by libvips' {loader}, which it does not trust with files from "
+            "strangers: save it as TIFF or PNG, or allow it with --allow-untrusted."
+        )
     options = {"access": "sequential", "fail_on": "error"} | options
     return pyvips.Image.new_from_source(source, "", **options)
 
 
-def read_image_info(path: str | os.PathLike[str]) -> ImageInfo:
+def read_image_info(path: str | os.PathLike[str], *, allow_untrusted: bool = False) -> ImageInfo:
     """Read an image's header.
+
+    Args:
+        path: an image file.
+        allow_untrusted: use loaders too that libvips does not trust with files from strangers.
 
     Raises:
         InputError: missing, not an image, or of a kind srpipe does not take.
@@ -46,15 +59,18 @@ def read_image_info(path: str | os.PathLike[str]) -> ImageInfo:
     if os.path.getsize(name) == 0:
         raise InputError(f"{name} is empty (0 bytes): copy or export it again.")
     try:
-        return _describe(name, _open(name))
-    except pyvips.Error as error:
+        image = _open(name, untrusted=allow_untrusted)
+        # libvips' own format does not say what read it.
+        loader = image.get("vips-loader") if image.get_typeof("vips-loader") else "vipsload_source"
+        return _describe(name, image, loader)
+    except VIPS_ERRORS as error:
         raise InputError(
             f"{name} is not an image that can be read ({first_line(error)}): "
             "use a TIFF, PNG, JPEG, WebP or HEIF file."
         ) from None
 
 
-def _describe(name: str, image: Any) -> ImageInfo:
+def _describe(name: str, image: Any, loader: str) -> ImageInfo:
     if image.format not in _DTYPES:
         raise InputError(
             f"{name} holds {image.format} samples: convert it to 8 or 16 bits a sample first."
@@ -68,6 +84,7 @@ def _describe(name: str, image: Any) -> ImageInfo:
             f"{name} has {image.bands} bands: srpipe takes grey or RGB, with or without alpha."
         )
     fields = image.get_fields()
+    untrusted = is_untrusted(loader)
     return ImageInfo(
         path=name,
         size=Size(image.width, image.height),
@@ -75,29 +92,31 @@ def _describe(name: str, image: Any) -> ImageInfo:
         dtype=_DTYPES[image.format],
         interpretation=image.interpretation,
         icc_bytes=len(image.get("icc-profile-data")) if "icc-profile-data" in fields else 0,
-        loader=image.get("vips-loader"),
-        pages=_count_pages(name, image) if "n-pages" in fields else 1,
+        loader=loader,
+        untrusted=untrusted,
+        decoded_whole="interlaced" in fields or loader.startswith(_WHOLE_LOADERS),
+        pages=_count_pages(name, image, untrusted=untrusted) if "n-pages" in fields else 1,
         identity=identify_file(name),
     )
 
 
-def _count_pages(name: str, image: Any) -> int:
+def _count_pages(name: str, image: Any, *, untrusted: bool) -> int:
     pages = int(image.get("n-pages"))
     if pages > 1:
-        second = _open(name, page=1)
+        second = _open(name, untrusted=untrusted, page=1)
         # The levels of a pyramid are pages too.
         if second.width <= image.width // 2 + 1 and second.height <= image.height // 2 + 1:
             return 1
     return pages
 
 
-def carry_fields(path: str, image: Any, scale: int) -> Any:
-    """Give ``image`` what an output takes over from its input at ``path``.
+def carry_fields(info: ImageInfo, image: Any, scale: int) -> Any:
+    """Give ``image`` what an output takes over from its input.
 
     That is profile, EXIF, XMP, IPTC and orientation, and the resolution times ``scale``, so that the
     print size stays.
     """
-    source = _open(path)
+    source = _open(info.path, untrusted=info.untrusted)
     types = {bytes: pyvips.GValue.blob_type, int: pyvips.GValue.gint_type}
     # The copy has a header of its own that may be changed.
     image = image.copy(xres=source.xres * scale, yres=source.yres * scale)
@@ -132,12 +151,12 @@ class TileReader:
         path, identity = self._info.path, self._info.identity
         try:
             stat = os.stat(path)
-            image = _open(path, fail_on=fail_on)
+            image = _open(path, untrusted=self._info.untrusted, fail_on=fail_on)
         except OSError as error:
             raise ReadError(
                 f"{path} can no longer be opened ({error.strerror}): put it back."
             ) from None
-        except pyvips.Error as error:
+        except VIPS_ERRORS as error:
             raise ReadError(f"{path} can no longer be opened: {first_line(error)}.") from None
         if (stat.st_size, stat.st_mtime_ns) != (identity.size_bytes, identity.modified_ns):
             raise ReadError(f"{path} changed while the job was running: start over with --fresh.")
@@ -157,7 +176,7 @@ class TileReader:
             try:
                 self._copy(rect, out)
                 return True
-            except pyvips.Error as error:
+            except VIPS_ERRORS as error:
                 if not self._fill:
                     raise ReadError(
                         f"{self._info.path} cannot be read at rows {rect.top} to "
@@ -169,7 +188,7 @@ class TileReader:
                 self._region = self._open_region(fail_on="none")
         try:
             self._copy(rect, out)
-        except pyvips.Error:
+        except VIPS_ERRORS:
             out[: rect.height, : rect.width] = 0
         return False
 

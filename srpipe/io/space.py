@@ -116,6 +116,25 @@ def reserve_file(path: str, n_bytes: int) -> None:
         os.close(descriptor)
 
 
+def check_decoder_memory(path: str, n_bytes: int) -> None:
+    """Refuse an image that cannot be decoded in the memory there is.
+
+    Args:
+        path: the image.
+        n_bytes: what its decoder needs.
+
+    Raises:
+        SpaceError: too little memory; says how much is missing.
+    """
+    available = available_memory_bytes()
+    if available is not None and n_bytes > available:
+        raise SpaceError(
+            f"{path} is of a kind that is decoded whole, which needs {format_bytes(n_bytes)} "
+            f"({n_bytes} bytes) of memory, and {format_bytes(available)} is free: save it as TIFF, "
+            "or as a PNG or JPEG that is not interlaced or progressive."
+        )
+
+
 def reserve_shared_memory(n_bytes: int, fallback_folder: str) -> int:
     """Take ``n_bytes`` of memory that several processes can map, without a name anywhere.
 

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pyvips
+from pyvips import ffi, nickname_find, type_from_name, vips_lib
 
-__all__ = ["first_line", "pyvips"]
+__all__ = ["VIPS_ERRORS", "find_loader", "first_line", "is_untrusted", "pyvips"]
 
 # A cached load would return the pixels of a file that has since been replaced.
 pyvips.cache_set_max(0)
 logging.getLogger("pyvips").setLevel(logging.ERROR)
 
 
-def first_line(error: pyvips.Error) -> str:
-    """What libvips said, on one line."""
-    detail = str(getattr(error, "detail", "") or error)
+# pyvips fails to decode messages that quote a damaged file.
+VIPS_ERRORS = (pyvips.Error, UnicodeDecodeError)
+
+# libvips' VIPS_OPERATION_UNTRUSTED: not fuzzed, or built on libraries that are not.
+_UNTRUSTED = 16
+
+
+def find_loader(source: Any) -> str:
+    """The libvips operation that would read a source; empty if none would."""
+    name = vips_lib.vips_foreign_find_load_source(source.pointer)
+    return "" if name == ffi.NULL else str(nickname_find(type_from_name(ffi.string(name).decode())))
+
+
+def is_untrusted(loader: str) -> bool:
+    """Whether libvips advises against an operation for files from strangers."""
+    return bool(pyvips.Introspect.get(loader).flags & _UNTRUSTED)
+
+
+def first_line(error: Exception) -> str:
+    """What libvips said, on one line; ``error`` is one of :data:`VIPS_ERRORS`."""
+    if isinstance(error, UnicodeDecodeError):
+        vips_lib.vips_error_clear()  # pyvips could not, and would report it again
+        detail = error.object.decode(errors="replace")
+    else:
+        detail = str(getattr(error, "detail", "") or error)
     lines = [line.strip() for line in detail.splitlines() if line.strip()]
     return "; ".join(dict.fromkeys(lines)) or "no reason given"

@@ -32,7 +32,7 @@ from srpipe.errors import OutputError, WriteError
 from srpipe.io import disk
 from srpipe.io.canvas_files import PIXELS_FILE
 from srpipe.io.source import carry_fields
-from srpipe.io.vips import first_line, pyvips
+from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.job import Plan
 from srpipe.plan.output import OutputSpec
@@ -62,7 +62,7 @@ def check_options(spec: OutputSpec, image: ImageInfo) -> None:
     try:
         with tempfile.NamedTemporaryFile(suffix=Path(spec.path).suffix) as file:
             pixels.write_to_target(pyvips.Target.new_to_file(file.name), spec.vips_format)
-    except pyvips.Error as error:
+    except VIPS_ERRORS as error:
         raise OutputError(
             f"{spec.path} cannot be written with the options [{spec.options}] "
             f"({first_line(error)}): check them in libvips' documentation of its {spec.format.name} "
@@ -137,9 +137,9 @@ class ImageWriter:
         try:
             image = self._gated_pixels(pyvips.Source.new_from_descriptor(read_end))
             target = pyvips.Target.new_to_file(self._path)
-            image = carry_fields(self._plan.image.path, image, self._plan.scale)
+            image = carry_fields(self._plan.image, image, self._plan.scale)
             image.write_to_target(target, self._plan.output.vips_format)
-        except pyvips.Error as error:
+        except VIPS_ERRORS as error:
             self._error = first_line(error)
         except Exception as error:  # a thread's exception would be lost
             self._error = f"{type(error).__name__}: {error}"

@@ -39,6 +39,10 @@ class ImageInfo:
     """Length of the embedded profile, 0 without one."""
     loader: str
     """The libvips operation that reads it."""
+    untrusted: bool
+    """libvips advises against that operation for files from strangers."""
+    decoded_whole: bool
+    """Its decoder keeps the whole image in memory: WebP, HEIF, GIF, progressive, interlaced."""
     pages: int
     identity: FileIdentity
 
@@ -61,6 +65,15 @@ class ImageInfo:
     def sample_bytes(self) -> int:
         """Bytes of one sample."""
         return 1 if self.dtype == "uint8" else 2
+
+    @property
+    def decoder_bytes(self) -> int:
+        """Memory that decoding takes where the whole image is kept, 0 where rows stream."""
+        # A progressive JPEG is kept as coefficients of 16 bits.
+        sample_bytes = (
+            max(self.sample_bytes, 2) if self.loader.startswith("jpeg") else self.sample_bytes
+        )
+        return self.size.pixels * self.bands * sample_bytes if self.decoded_whole else 0
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as plain values, for JSON."""

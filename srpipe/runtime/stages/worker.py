@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from srpipe.errors import ModelError
+from srpipe.io.external_data import hash_model
 from srpipe.io.session import Session
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Done, Instruction, Run
@@ -17,6 +19,11 @@ class Worker:
         self.runners = plan.runners
         self._model = plan.model
         self._slots = slots
+        if hash_model(plan.model.path) != plan.model.sha256:
+            raise ModelError(
+                f"{plan.model.path} changed while the job was running: put the old model back, or "
+                "start over with --fresh."
+            )
         # One thread a run and a run per core beats one run on all cores (DESIGN.md).
         threads = max(1, plan.threads // plan.runners)
         self._session = Session(plan.model.path, plan.device, threads)

@@ -1,0 +1,18 @@
+"""Short forms of the campaigns that try to break srpipe."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from torturing.kill import KINDS, run_campaign
+
+
+def test_kills(tmp_path: Path) -> None:
+    """A finding is an error that names the job."""
+    tally = run_campaign(kills=12, jobs=2, seed=3, folder=tmp_path, elsewhere=None)
+    assert sum(tally.kills.values()) >= 12
+    assert {kind for kind, _ in tally.kills} == set(KINDS)
+    assert tally.resumes >= 5
