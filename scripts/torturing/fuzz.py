@@ -32,6 +32,10 @@ from torturing.seeds import damaged, kind_of, make_images, make_models
 _TIMEOUT_S = 60.0
 _COMMAND_SHARE = 40
 _MAX_GROWTH_BYTES = 400_000_000
+_BOOTSTRAP = (
+    "import sys; from multiprocessing.connection import Connection; "
+    "from torturing.fuzz import serve; serve(Connection(int(sys.argv[1])), sys.argv[2])"
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,10 @@ def serve(connection: Connection, folder: str) -> None:
 
     output = Path(folder, "out.tif")
     while True:
-        case: Case = connection.recv()
+        try:
+            case: Case = connection.recv()
+        except EOFError:
+            return
         try:
             srpipe.enhance(
                 case.image, output, model=case.model, engine="serial", threads=1,
@@ -124,11 +131,15 @@ class Child:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, str(self._folder)), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._connection, theirs = multiprocessing.Pipe()
+        command = [sys.executable, "-c", _BOOTSTRAP, str(theirs.fileno()), str(self._folder)]
+        with theirs:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            )
         self._first: tuple[int, int, int] | None = None
 
     def run(self, case: Case) -> str:
@@ -140,8 +151,7 @@ class Child:
                 return self._again("BAD: hangs")
             outcome, descriptors, threads = self._connection.recv()
         except (EOFError, OSError):
-            self._process.join()
-            return self._again(f"BAD: died with exit code {self._process.exitcode}")
+            return self._again(f"BAD: died with exit code {self._process.wait()}")
         rss = psutil.Process(self._process.pid).memory_info().rss
         if self._first is None:
             self._first = (descriptors, threads, rss)
@@ -162,7 +172,7 @@ class Child:
     def close(self) -> None:
         """End the process."""
         self._process.kill()
-        self._process.join()
+        self._process.wait()
         self._connection.close()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
+from torturing.fuzz import make_cases, run_cases
 from torturing.kill import KINDS, run_campaign
 
 
@@ -16,3 +17,11 @@ def test_kills(tmp_path: Path) -> None:
     assert sum(tally.kills.values()) >= 12
     assert {kind for kind, _ in tally.kills} == set(KINDS)
     assert tally.resumes >= 5
+
+
+def test_damaged_images_and_models(tmp_path: Path) -> None:
+    findings = run_cases(make_cases(tmp_path, 80, seed=5), tmp_path, keep=None)
+    assert not findings.bad
+    assert sum(findings.outcomes.values()) == 80
+    outcomes = {outcome for _, outcome in findings.outcomes}
+    assert {"success", "InputError", "ModelError", "ReadError"} <= outcomes
