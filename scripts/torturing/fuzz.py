@@ -105,7 +105,8 @@ def serve(connection: Connection, folder: str) -> None:
             outcome = "success"
         except srpipe.SrpipeError as error:
             outcome = type(error).__name__
-            if "\n" in str(error) or case.path.stem not in str(error):
+            named = case.path.stem in str(error) or folder in str(error)
+            if "\n" in str(error) or not named:
                 outcome = f"BAD: unclear {outcome}: {error}"
         except BaseException as error:  # whatever else comes is a finding
             outcome = f"BAD: {type(error).__name__}: {error}"

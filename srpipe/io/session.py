@@ -75,7 +75,10 @@ def resolve_device(wanted: str) -> str:
 
 
 class Session:
-    """One InferenceSession of an image-to-image model; safe to run from several threads."""
+    """One InferenceSession of an image-to-image model; safe to run from several threads.
+
+    ``inputs`` and ``outputs`` are ONNX Runtime's descriptions, ``metadata`` the file's key-value pairs.
+    """
 
     def __init__(self, path: str, device: str, threads: int) -> None:
         """Load a model.
@@ -109,6 +112,10 @@ class Session:
             self._session = ort.InferenceSession(
                 path, options, providers=[provider], enable_fallback=0
             )
+            # Names in a damaged file need not be text.
+            self.inputs, self.outputs = self._session.get_inputs(), self._session.get_outputs()
+            _ = [(port.name, port.shape) for port in (*self.inputs, *self.outputs)]
+            self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             if _is_out_of_memory(error):
                 raise OutOfMemoryError(f"there is too little memory to load {path}.") from None
@@ -120,21 +127,6 @@ class Session:
                 f"device {device!r} could not be started (ONNX Runtime fell back to "
                 f"{self._session.get_providers()[0]}): check its driver and libraries."
             )
-
-    @property
-    def inputs(self) -> list[Any]:
-        """ONNX Runtime's description of the model's inputs."""
-        return list(self._session.get_inputs())
-
-    @property
-    def outputs(self) -> list[Any]:
-        """ONNX Runtime's description of the model's outputs."""
-        return list(self._session.get_outputs())
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The file's key-value pairs."""
-        return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def run(self, input_name: str, output_name: str, batch: Tensor, result: Tensor) -> None:
         """Run the model from ``batch`` straight into ``result``, both C-contiguous.
