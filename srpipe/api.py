@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from srpipe import __version__
@@ -21,9 +23,10 @@ from srpipe.errors import (
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.io.job_folder import JobFolder, is_finished_output, refuse_existing
 from srpipe.io.model_probe import probe_model, read_model_metadata
-from srpipe.io.session import resolve_device, software_versions
+from srpipe.io.session import resolve_device
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
+from srpipe.io.vips import libvips_version
 from srpipe.io.writer import check_options
 from srpipe.models.zoo import bundled_models, find_model
 from srpipe.plan.fingerprint import fingerprint
@@ -190,7 +193,7 @@ def run_job(
         RunError: the run failed.
         Interrupted: ``stop`` asked for it.
     """
-    folder = JobFolder(plan, fingerprint(plan, {"srpipe": __version__, **software_versions()}))
+    folder = JobFolder(plan, fingerprint(plan, _software_versions()))
     monitor = Monitor(plan, progress, begin_s)
     try:
         at = folder.prepare()
@@ -226,11 +229,20 @@ def _run(
     else:
         from srpipe.engines.local import run_local
 
-        run_local(plan, at, partial_output, folder.log_path, conductor)
+        run_local(plan, at, partial_output, folder.log_path, folder.lock_descriptor, conductor)
 
 
 def _add_how_to_go_on(error: SrpipeError, plan: Plan) -> None:
     error.args = (f"{error} What is done is kept in {plan.job_dir}: repeat the command to go on.",)
+
+
+def _software_versions() -> dict[str, str]:
+    """Versions of everything whose arithmetic decides the bytes of a result."""
+    versions = {"srpipe": __version__, "libvips": libvips_version()}
+    for package in ("numba", "numpy", "onnxruntime", "opencv-python-headless"):
+        with contextlib.suppress(PackageNotFoundError):  # another build of the same
+            versions[package] = version(package)
+    return versions
 
 
 def available_cores() -> int:

@@ -16,7 +16,12 @@ logger = logging.getLogger(__name__)
 
 
 def run_local(
-    plan: Plan, at: Checkpoint, partial_output: str, log_path: Path, conductor: Conductor
+    plan: Plan,
+    at: Checkpoint,
+    partial_output: str,
+    log_path: Path,
+    lock_descriptor: int,
+    conductor: Conductor,
 ) -> None:
     """Carry out ``plan`` from ``at`` on and leave the finished file at ``partial_output``.
 
@@ -25,7 +30,7 @@ def run_local(
         RunError: a stage failed or its process died.
         Interrupted: the run was asked to stop.
     """
-    with Supervisor(plan, partial_output, at, log_path) as supervisor:
+    with Supervisor(plan, partial_output, at, log_path, lock_descriptor) as supervisor:
         supervisor.send(conductor.start())
         for event in supervisor.events():
             if event is not None:

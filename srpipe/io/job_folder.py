@@ -88,6 +88,11 @@ class JobFolder:
         )
 
     @property
+    def lock_descriptor(self) -> int:
+        """To be inherited by the processes of the job."""
+        return self._lock.descriptor
+
+    @property
     def log_path(self) -> Path:
         """Where the processes of the job say what they have to say."""
         return self.path / LOG_FILE
@@ -112,6 +117,7 @@ class JobFolder:
                     disk.remove(self.partial_output)
                     found = self._last_good_state()
                     if found:
+                        self._check_space(reserved=True)
                         return found
             if not self._plan.overwrite:
                 refuse_existing(self._plan.output.path)
@@ -151,7 +157,7 @@ class JobFolder:
     def _start_over(self) -> Checkpoint:
         self._remove_work()
         disk.remove(self.path / FINISHED_FILE)
-        self._check_space()
+        self._check_space(reserved=False)
         reserve_canvas(self._plan)
         plan = json.dumps({"facts": self._facts, "plan": asdict(self._plan)}, default=list)
         record = {"plan": plan, "sha256": _sha256(plan)}
@@ -228,9 +234,9 @@ class JobFolder:
         for name in (f"{FINISHED_FILE}.new", LOG_FILE):
             disk.remove(self.path / name)
 
-    def _check_space(self) -> None:
+    def _check_space(self, *, reserved: bool) -> None:
         plan = self._plan
-        job_bytes = plan.pixels_bytes + plan.seam_shapes.n_bytes
+        job_bytes = 0 if reserved else plan.pixels_bytes + plan.seam_shapes.n_bytes
         places = {os.fspath(self.path): job_bytes}
         beside = os.fspath(Path(plan.output.path).parent)
         if same_disk(beside, os.fspath(self.path)):

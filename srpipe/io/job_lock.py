@@ -1,8 +1,9 @@
 """One job, one owner: the lock on a job folder.
 
-The kernel drops the lock with the process that holds it, however that ends. Network file systems
-pass it on to other hosts, or do not; there, the owner's name in the file and its heartbeat, the
-file's time of change, tell as much as can be told.
+The kernel drops the lock with the last process that holds it, however that ends: the owner hands it
+down to the processes of its job, so that nobody takes over while one of them still writes. Network
+file systems pass the lock on to other hosts, or do not; there, the owner's name in the file and its
+heartbeat, the file's time of change, tell as much as can be told.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ LOCK_FILE = "srpipe.lock"
 HEARTBEAT_S = 5.0
 # A host that has been silent for so long is taken for dead; clocks may differ by less.
 _SILENCE_S = 60.0
+# A dead owner's processes are gone in so long; somebody who only looks holds the lock for a moment.
+_ORPHANS_S = 10.0
+_GLANCE_S = 0.5
+_RETRY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,11 @@ class JobLock:
             os.close(self._descriptor)
             raise
 
+    @property
+    def descriptor(self) -> int:
+        """A process that inherits it holds the lock too."""
+        return self._descriptor
+
     def beat(self) -> None:
         """Show that the owner lives; to be called every :data:`HEARTBEAT_S`."""
         with contextlib.suppress(OSError):
@@ -99,6 +109,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def _take(folder: Path) -> int:
+    begin_s = time.monotonic()
     while True:
         folder.mkdir(exist_ok=True)
         path = folder / LOCK_FILE
@@ -113,15 +124,31 @@ def _take(folder: Path) -> int:
         except FileNotFoundError:
             pass  # removed between open and lock: what is locked is no longer the file
         except BlockingIOError:
-            os.close(descriptor)
-            who = read_owner(folder) or "another srpipe"
-            raise JobError(
-                f"{who} is working in {folder}: wait for it, or write elsewhere."
-            ) from None
+            owner = read_owner(folder)
+            patience_s = _ORPHANS_S if owner and _is_dead(owner) else _GLANCE_S
+            if time.monotonic() - begin_s > patience_s:
+                os.close(descriptor)
+                raise JobError(
+                    f"{owner or 'another srpipe'} is working in {folder}: wait for it, or write "
+                    "elsewhere."
+                ) from None
+            time.sleep(_RETRY_S)
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _is_dead(owner: Owner) -> bool:
+    if owner.boot != _myself().boot:
+        return False
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # it lives, and is somebody else's
+    return False
 
 
 def _myself() -> Owner:

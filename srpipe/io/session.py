@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -44,11 +43,6 @@ def available_devices() -> list[str]:
     """Names of the devices that this build of ONNX Runtime can use."""
     providers = set(ort.get_available_providers())
     return [device for device, provider in _PROVIDERS.items() if provider in providers]
-
-
-def software_versions() -> dict[str, str]:
-    """Versions of the software whose arithmetic decides the bytes of a result."""
-    return {"onnxruntime": ort.__version__, "numba": version("numba"), "numpy": np.__version__}
 
 
 def resolve_device(wanted: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pyvips
 from pyvips import ffi, nickname_find, type_from_name, vips_lib
 
-__all__ = ["VIPS_ERRORS", "find_loader", "first_line", "is_untrusted", "pyvips"]
+__all__ = ["VIPS_ERRORS", "find_loader", "first_line", "is_untrusted", "libvips_version", "pyvips"]
 
 # A cached load would return the pixels of a file that has since been replaced.
 pyvips.cache_set_max(0)
@@ -26,6 +26,11 @@ def find_loader(source: Any) -> str:
     """The libvips operation that would read a source; empty if none would."""
     name = vips_lib.vips_foreign_find_load_source(source.pointer)
     return "" if name == ffi.NULL else str(nickname_find(type_from_name(ffi.string(name).decode())))
+
+
+def libvips_version() -> str:
+    """The version of the library itself."""
+    return ".".join(str(pyvips.version(part)) for part in range(3))
 
 
 def is_untrusted(loader: str) -> bool:

@@ -34,7 +34,6 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         "overlap": f"{grid.x.overlap_px}x{grid.y.overlap_px}",
         "tiles": f"{grid.x.n_tiles}x{grid.y.n_tiles}",
         "blend": f"{plan.blend}, trim {plan.trim_px[0]}x{plan.trim_px[1]}",
-        "output": plan.output.path,
         "output options": plan.output.vips_format,
         "on error": plan.on_error,
         "device": plan.device.partition(":")[0],

@@ -201,10 +201,12 @@ class Scheduler:
             case Pack() as pack:
                 self._packed_done(pack)
             case Run() as run:
+                if self._running.get(run.batch) is None:
+                    return []  # nobody waits for it any more
+                del self._running[run.batch]
                 self.batch_slots.move(run.batch_slot, "free")
                 self.result_slots.move(run.result_slot, "ready")
-                if self._running.pop(run.batch, None):  # else nobody waits for it any more
-                    self._results[run.batch] = run.result_slot
+                self._results[run.batch] = run.result_slot
             case Blend() as blend:
                 self._blend_done(blend, done)
             case Save():

@@ -50,7 +50,9 @@ _BOOTSTRAP = (
 class StageProcess:
     """One stage in a process of its own."""
 
-    def __init__(self, name: str, setup: Setup, log_path: Path, worker: int | None) -> None:
+    def __init__(
+        self, name: str, setup: Setup, log_path: Path, worker: int | None, lock_descriptor: int
+    ) -> None:
         """Start the process; what it is sent before it is set up waits in the connection."""
         self.name = name
         self.worker = worker
@@ -62,7 +64,7 @@ class StageProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=(theirs.fileno(), setup.slots_descriptor),
+                pass_fds=(theirs.fileno(), setup.slots_descriptor, lock_descriptor),
                 start_new_session=True,
                 env=os.environ | _ENVIRONMENT,
             )
@@ -128,12 +130,20 @@ def _signal_name(number: int) -> str:
 class Supervisor:
     """All processes of one job; a context manager that leaves none behind."""
 
-    def __init__(self, plan: Plan, partial_output: str, at: Checkpoint, log_path: Path) -> None:
-        """Prepare to run ``plan`` from ``at`` on."""
+    def __init__(
+        self,
+        plan: Plan,
+        partial_output: str,
+        at: Checkpoint,
+        log_path: Path,
+        lock_descriptor: int,
+    ) -> None:
+        """Prepare to run ``plan`` from ``at`` on; the processes hold the job folder's lock too."""
         self._plan = plan
         self._partial_output = partial_output
         self._at = at
         self._log_path = log_path
+        self._lock_descriptor = lock_descriptor
         self._processes: dict[str, StageProcess] = {}
         self._descriptor = -1
         self._finished = False
@@ -159,7 +169,9 @@ class Supervisor:
     def _start(self, stage: str, worker: int | None = None) -> None:
         name = stage if worker is None else _worker_name(worker)
         setup = Setup(stage, self._plan, self._descriptor, self._partial_output, self._at)
-        self._processes[name] = StageProcess(name, setup, self._log_path, worker)
+        self._processes[name] = StageProcess(
+            name, setup, self._log_path, worker, self._lock_descriptor
+        )
 
     def __exit__(self, *_: object) -> None:
         """End every process: at once where it listens, by SIGKILL after two seconds."""
