@@ -45,11 +45,7 @@ class Canvas:
     @property
     def finished_rows_px(self) -> int:
         """Output rows from the top that no later tile changes."""
-        grid = self._plan.grid
-        row = self._next_tile // grid.x.n_tiles
-        if row == grid.y.n_tiles:
-            return self._plan.output_size.height
-        return grid.y.starts_px[row] * self._plan.scale
+        return self._plan.finished_rows_px(self._next_tile)
 
     def add(self, index: int, planes: Planes) -> None:
         """Blend one tile.

@@ -132,6 +132,13 @@ class Plan:
         """Bytes of the memory-mapped pixels."""
         return self.output_size.pixels * self.image.bands * self.image.sample_bytes
 
+    def finished_rows_px(self, next_tile: int) -> int:
+        """Output rows from the top that neither ``next_tile`` nor a later one changes."""
+        row = next_tile // self.grid.x.n_tiles
+        if row == self.grid.y.n_tiles:
+            return self.output_size.height
+        return self.grid.y.starts_px[row] * self.scale
+
     @property
     def output_bytes(self) -> int:
         """Bytes the output file is expected to take."""

@@ -21,60 +21,18 @@ before a checkpoint of the row before it is on the disk.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from srpipe.errors import CoverageError, StageError
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Blend, Done, Instruction, Pack, Read, Run, Save, Write
+from srpipe.runtime.slot_table import SlotTable
 
-_NEXT_STATE = {
-    "free": {"writing"},
-    "writing": {"ready", "free"},
-    "ready": {"reading"},
-    "reading": {"ready", "free"},
-}
 # How far the writer may lag behind the accumulator, in rows of tiles.
 _MAX_LAG_TILE_ROWS = 4
 # Workers lost without a tile blended in between: one more would hardly help.
 _MAX_LOSSES = 3
-
-
-class SlotTable:
-    """States of the slots of one kind."""
-
-    def __init__(self, n_slots: int) -> None:
-        self._states = ["free"] * n_slots
-        self._free = deque(range(n_slots))
-
-    @property
-    def n_slots(self) -> int:
-        """All slots."""
-        return len(self._states)
-
-    @property
-    def n_free(self) -> int:
-        """Slots that can be taken."""
-        return len(self._free)
-
-    def take(self) -> int:
-        """A free slot, now in state writing."""
-        slot = self._free.popleft()
-        self.move(slot, "writing")
-        return slot
-
-    def move(self, slot: int, state: str) -> None:
-        """Change a slot's state.
-
-        Raises:
-            RuntimeError: the table above forbids it.
-        """
-        if state not in _NEXT_STATE[self._states[slot]]:
-            raise RuntimeError(f"slot {slot} cannot go from {self._states[slot]} to {state}")
-        self._states[slot] = state
-        if state == "free":
-            self._free.append(slot)
 
 
 @dataclass
@@ -136,10 +94,6 @@ class Scheduler:
     def for_plan(cls, plan: Plan, at: Checkpoint) -> Scheduler:
         """The scheduler of a job that goes on from ``at``."""
         counts, grid = plan.slot_counts, plan.grid
-        row = at.next_tile // grid.x.n_tiles
-        finished_px = plan.output_size.height
-        if row < grid.y.n_tiles:
-            finished_px = grid.y.starts_px[row] * plan.scale
         return cls(
             n_tiles=grid.n_tiles,
             tiles_per_row=grid.x.n_tiles,
@@ -155,7 +109,7 @@ class Scheduler:
             max_lag_px=_MAX_LAG_TILE_ROWS * grid.tile.height * plan.scale,
             batch_may_shrink=plan.model.batch is None and plan.model.batch_exact,
             first_tile=at.next_tile,
-            rows_finished_px=finished_px,
+            rows_finished_px=plan.finished_rows_px(at.next_tile),
             filled_tiles=at.filled_tiles,
         )
 
@@ -366,7 +320,7 @@ class Scheduler:
             row_ended or (self._save_wanted and not (self._ending and self._blend_is_due()))
         ):
             self._accumulating = True
-            return [Save(self.filled_tiles)]
+            return [Save(tuple(tile for tile in self.filled_tiles if tile < self.tiles_done))]
         self._save_wanted = self._save_wanted and self._ending
         # A resumed job's writer begins again at the first row: the rest need not wait for it.
         behind_px = self.rows_finished_px - max(self.rows_written_px, self._rows_resumed_px)

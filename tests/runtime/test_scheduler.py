@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from srpipe.errors import CoverageError, StageError
 from srpipe.runtime.messages import Blend, Done, Instruction, Pack, Read, Run, Save, Write
-from srpipe.runtime.scheduler import Scheduler, SlotTable
+from srpipe.runtime.scheduler import Scheduler
+from srpipe.runtime.slot_table import SlotTable
 
 ROW_TILES = 5
 ROW_PX = 10
