@@ -204,9 +204,9 @@ def run_job(
             try:
                 _run(plan, at, folder, monitor, stop)
             except BaseException as error:
-                kept = folder.keep_or_remove()
-                if kept and isinstance(error, RunError | Interrupted):
-                    _add_how_to_go_on(error, plan)
+                tiles = folder.keep_or_remove()
+                if tiles and isinstance(error, RunError | Interrupted):
+                    _add_how_to_go_on(error, plan, tiles)
                 raise
         folder.publish()
         folder.remove()
@@ -232,8 +232,9 @@ def _run(
         run_local(plan, at, partial_output, folder.log_path, folder.lock_descriptor, conductor)
 
 
-def _add_how_to_go_on(error: SrpipeError, plan: Plan) -> None:
-    error.args = (f"{error} What is done is kept in {plan.job_dir}: repeat the command to go on.",)
+def _add_how_to_go_on(error: SrpipeError, plan: Plan, tiles: int) -> None:
+    kept = f"{tiles} of {plan.grid.n_tiles} tiles are kept in {plan.job_dir}"
+    error.args = (f"{error} {kept}: repeat the command to go on.",)
 
 
 def _software_versions() -> dict[str, str]:

@@ -194,17 +194,17 @@ class JobFolder:
                 f"{self.partial_output}; move it by hand."
             ) from None
 
-    def keep_or_remove(self) -> bool:
+    def keep_or_remove(self) -> int:
         """Leave an ended job's folder as it is if there is something to go on with.
 
         Returns:
-            Whether there is.
+            Tiles that need not be computed again; 0: the folder is gone.
         """
         found = load_checkpoints(self.path, self._digest)
-        keep = any(checkpoint.next_tile for checkpoint in found) or self._finished
-        if not keep:
+        tiles = max((checkpoint.next_tile for checkpoint in found), default=0)
+        if not tiles:
             self.remove()
-        return keep
+        return tiles
 
     def beat(self) -> None:
         """Show other hosts that the job is being worked on."""
