@@ -17,10 +17,12 @@ import psutil
 import pytest
 
 import srpipe
+from srpipe.api import prepare, run_job
 from srpipe.io.checkpoint import load_checkpoints
 from srpipe.io.job_folder import FINISHED_FILE, read_plan
 from srpipe.plan.fingerprint import digest
 from srpipe.runtime.events import ProgressEvent
+from srpipe.settings import Engine, Settings
 from srpipe.stop import StopRequest
 from tests.conftest import photograph_pixels, write_pixels
 from tests.onnx_models import conv_model
@@ -200,10 +202,13 @@ def test_damaged_seams_never_become_pixels(job: Job, undisturbed: bytes) -> None
 
 
 @pytest.mark.parametrize("name", ["pixels.raw", "seams.raw"])
-def test_a_short_canvas_starts_over(job: Job, undisturbed: bytes, name: str) -> None:
+def test_a_short_canvas_starts_over(
+    job: Job, undisturbed: bytes, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     job.interrupt(9)
     os.truncate(job.job_dir / name, 10_000)
     assert job.run() == 0
+    assert "are damaged: the job starts over" in caplog.text
     assert job.output.read_bytes() == undisturbed
 
 
@@ -315,6 +320,18 @@ def test_two_runs_on_one_folder(tmp_path: Path) -> None:
     first.communicate()
     third = run_srpipe(*command)
     assert third.returncode == 0, third.stderr
+
+
+@pytest.mark.parametrize("engine", ["serial", "local"])
+def test_a_model_that_changes_meanwhile(tmp_path: Path, x2_model: Path, engine: Engine) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(x2_model.read_bytes())
+    job = Job(tmp_path, model, engine=engine)
+    plan = prepare(str(job.source), str(job.output), Settings(model=str(model), engine=engine))
+    conv_model(model, layers=3)
+    with pytest.raises(srpipe.InferenceError, match="changed while the job was running"):
+        run_job(plan, None, time.monotonic(), StopRequest())
+    assert not job.job_dir.exists()
 
 
 def test_the_same_command_at_once_after_the_parent_was_killed(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,8 @@ from srpipe.io.job_lock import LOCK_FILE, JobLock
 from srpipe.io.space import format_bytes, free_disk_bytes, same_disk
 from srpipe.plan.fingerprint import Fingerprint, differences, digest
 from srpipe.plan.job import Plan
+
+logger = logging.getLogger(__name__)
 
 PLAN_FILE = "plan.json"
 FINISHED_FILE = "finished.json"
@@ -144,15 +147,17 @@ class JobFolder:
             )
 
     def _last_good_state(self) -> Checkpoint | None:
+        checkpoints = list(load_checkpoints(self.path, self._digest))
+        states = [s for checkpoint in checkpoints for s in (checkpoint, checkpoint.at_row_start())]
         try:
             files = CanvasFiles(self._plan, writable=False)
+            found = next((state for state in states if files.agrees_with(state)), None)
         except (OSError, ValueError):
-            return None
-        for checkpoint in load_checkpoints(self.path, self._digest):
-            for state in (checkpoint, checkpoint.at_row_start()):
-                if files.agrees_with(state):
-                    return state
-        return None
+            found = None
+        if checkpoints and found != checkpoints[0]:
+            where = f"goes on at tile {found.next_tile}" if found else "starts over"
+            logger.warning("Files in %s are damaged: the job %s.", self.path, where)
+        return found
 
     def _start_over(self) -> Checkpoint:
         self._remove_work()

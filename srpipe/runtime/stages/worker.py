@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from srpipe.errors import ModelError
+from srpipe.errors import InferenceError
 from srpipe.io.external_data import hash_model
 from srpipe.io.session import Session
 from srpipe.plan.job import Plan
@@ -20,7 +20,7 @@ class Worker:
         self._model = plan.model
         self._slots = slots
         if hash_model(plan.model.path) != plan.model.sha256:
-            raise ModelError(
+            raise InferenceError(
                 f"{plan.model.path} changed while the job was running: put the old model back, or "
                 "start over with --fresh."
             )
