@@ -1,0 +1,57 @@
+"""ONNX files as graphs: reading, writing and metadata, shared by all that changes a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from srpipe.errors import ModelError, OutputError
+from srpipe.io.external_data import external_files
+
+
+def load_graph(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Read an .onnx file, its weights in other files included.
+
+    Raises:
+        ModelError: missing, damaged, or it keeps weights outside its folder.
+    """
+    name = os.fspath(path)
+    if not os.path.isfile(name):
+        raise ModelError(f"model file {name} does not exist: check the path.")
+    external_files(name)
+    try:
+        return onnx.load(name)
+    except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{name} cannot be loaded as an ONNX model: {error}") from None
+
+
+def save_graph(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
+    """Write a model under a temporary name and rename it: a reader never finds a part of it.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    target = Path(path)
+    unfinished = target.with_name(f".{target.name}.part")
+    try:
+        onnx.save(model, unfinished)
+        os.replace(unfinished, target)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OutputError(
+            f"{target} cannot be written ({error.strerror}): check the folder and its free space."
+        ) from None
+
+
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    """The file's key-value pairs."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def add_metadata(model: onnx.ModelProto, entries: Mapping[str, str]) -> None:
+    """Set key-value pairs in place, keeping those under other keys."""
+    onnx.helper.set_model_props(model, metadata_of(model) | dict(entries))
