@@ -12,11 +12,13 @@ from .data import (
     PatchSettings,
     PatchSource,
     credit_line,
+    degrade_pairs,
     find_pictures,
     load_pairs,
     matches,
     read_credits,
 )
+from .degrade import RECIPES
 from .evaluate import Judge, evaluate, table
 from .network import NetworkSettings
 from .train import Trainer, TrainSettings, load_checkpoint, train
@@ -48,16 +50,21 @@ def _run_train(options: argparse.Namespace) -> None:
         raise ValueError(
             f"{len(training)} pictures to train on, {len(held_out)} held out: need both"
         )
-    network = NetworkSettings(options.scale, options.features, options.convolutions)
+    network = NetworkSettings(
+        options.scale, options.features, options.convolutions, fold=options.fold
+    )
     settings = TrainSettings(
         minutes=options.minutes,
         device=options.device,
         threads=options.threads,
         learning_rate=options.learning_rate,
+        squared_from=options.squared_from,
+        luma_weight=options.luma_weight,
+        bfloat16=options.bfloat16,
         report_minutes=options.report_minutes,
         seed=options.seed,
     )
-    patch = PatchSettings(options.scale, options.patch, options.batch)
+    patch = PatchSettings(options.scale, options.patch, options.batch, recipe=options.recipe)
     pairs = load_pairs(training, options.scale, options.reduce)
     trainer = Trainer(network, settings, PatchSource(pairs, patch, options.seed))
     checkpoint = options.checkpoint or options.out.with_suffix(".checkpoint.pt")
@@ -67,11 +74,10 @@ def _run_train(options: argparse.Namespace) -> None:
         trainer.restore(load_checkpoint(checkpoint, options.device))
         logger.info("going on after step %d", trainer.steps)
     first_reduction = options.reduce[0]
-    judge = Judge(
-        [path.name for path in held_out],
-        load_pairs(held_out, options.scale, [first_reduction]),
-        options.scale,
-    )
+    judged = load_pairs(held_out, options.scale, [first_reduction])
+    if options.recipe in RECIPES:
+        judged = degrade_pairs(judged, RECIPES[options.recipe], options.scale, options.seed)
+    judge = Judge([path.name for path in held_out], judged, options.scale)
     metadata = {
         **_metadata(options, network),
         **_training_data(training),
@@ -95,8 +101,10 @@ def _metadata(options: argparse.Namespace, network: NetworkSettings) -> dict[str
         "purpose": options.purpose,
         "scale": str(network.scale),
         "architecture": f"{network.convolutions} convolutions 3x3 ({channels}) with ReLU, trained"
-        " as ECB blocks and merged; repeated input added; pixel shuffle",
+        " as ECB blocks and merged; repeated input added; pixel shuffle"
+        + (f"; {network.fold}x{network.fold} pixels folded" if network.fold > 1 else ""),
         "parameters": str(network.parameters),
+        "size_multiple": str(network.fold),
         "receptive_radius_px": str(network.receptive_radius_px),
         "value_range": "1",
         "tile_size": str(_TILE_SIZE_PX),
@@ -142,9 +150,14 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--scale", type=int, default=network.scale)
     add("--features", type=int, default=network.features)
     add("--convolutions", type=int, default=network.convolutions)
+    add("--fold", type=int, default=network.fold, help="squares of pixels that become channels")
+    add("--recipe", choices=["none", *RECIPES], default=patch.recipe, help="how inputs are damaged")
     add("--patch", type=int, default=patch.size_px, help="input pixels on a side")
     add("--batch", type=int, default=patch.batch)
     add("--learning-rate", type=float, default=settings.learning_rate)
+    add("--squared-from", type=float, default=settings.squared_from, help="part of the budget")
+    add("--luma-weight", type=float, default=settings.luma_weight, help="share of luma in the loss")
+    add("--bfloat16", action="store_true", help="faster where the processor computes in bfloat16")
     add("--device", default=settings.device, help="cpu, cuda, cuda:1 …")
     add("--threads", type=int, default=settings.threads)
     add("--seed", type=int, default=settings.seed)

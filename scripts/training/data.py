@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyvips
 
+from .degrade import MARGIN_PX, RECIPES, Recipe, apply_recipe
 from .resample import ByteArray, imresize, to_bytes
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
@@ -52,6 +53,8 @@ class PatchSettings:
     size_px: int = 48
     batch: int = 16
     candidates: int = 3
+    recipe: str = "none"
+    """none: the input is the shrunk picture; else the name of a recipe of `degrade`."""
 
 
 def find_pictures(sources: Sequence[Path]) -> list[Path]:
@@ -117,6 +120,7 @@ class PatchSource:
     def __init__(self, pairs: Sequence[Pair], settings: PatchSettings, seed: int) -> None:
         self._settings = settings
         self._random = np.random.default_rng(seed)
+        self._recipe = RECIPES.get(settings.recipe)
         self._pairs = [pair for pair in pairs if min(pair.low.shape[:2]) >= settings.size_px]
         if not self._pairs:
             raise ValueError(f"no picture has {settings.size_px} input pixels on both sides")
@@ -149,12 +153,27 @@ class PatchSource:
         details = sums[bottoms, rights] - sums[tops, rights] - sums[bottoms, lefts]
         best = int(np.argmax(details + sums[tops, lefts]))
         top, left = int(tops[best]), int(lefts[best])
-        low = pair.low[top : top + size_px, left : left + size_px]
+        if self._recipe is None:
+            low = pair.low[top : top + size_px, left : left + size_px]
+        else:
+            low = self._degraded(self._recipe, pair, top, left)
         high = pair.high[
             top * scale : (top + size_px) * scale, left * scale : (left + size_px) * scale
         ]
         turns, mirrored = int(self._random.integers(4)), bool(self._random.integers(2))
         return _turned(low, turns, mirrored), _turned(high, turns, mirrored)
+
+    def _degraded(self, recipe: Recipe, pair: Pair, top: int, left: int) -> ByteArray:
+        size_px, scale = self._settings.size_px, self._settings.scale
+        before_y, before_x = self._random.integers(0, MARGIN_PX, size=2)
+        first_y, first_x = max(top - int(before_y), 0), max(left - int(before_x), 0)
+        around = pair.high[
+            first_y * scale : (top + size_px + MARGIN_PX) * scale,
+            first_x * scale : (left + size_px + MARGIN_PX) * scale,
+        ]
+        degraded = apply_recipe(recipe, around, scale, self._random)
+        y, x = top - first_y, left - first_x
+        return degraded[y : y + size_px, x : x + size_px]
 
 
 def _turned(patch: ByteArray, quarter_turns: int, mirrored: bool) -> ByteArray:
@@ -173,6 +192,12 @@ def load_pairs(paths: Sequence[Path], scale: int, reductions: Sequence[int]) -> 
             logger.info("%s, reduced by %d: input %s", path.name, reduce, pair.low.shape[:2])
             pairs.append(pair)
     return pairs
+
+
+def degrade_pairs(pairs: Sequence[Pair], recipe: Recipe, scale: int, seed: int) -> list[Pair]:
+    """`pairs` with inputs that went through a recipe, always the same for one seed."""
+    random = np.random.default_rng(seed)
+    return [Pair(apply_recipe(recipe, pair.high, scale, random), pair.high) for pair in pairs]
 
 
 def read_credits(file: Path = _CREDITS_FILE) -> list[Credit]:

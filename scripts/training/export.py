@@ -27,17 +27,25 @@ def build_model(
 
     PyTorch's pixel shuffle takes the channels of one colour together (CRD), ONNX's default takes
     those of one sub-pixel together (DCR). The last convolution is permuted to DCR: then the
-    repeated input is simply the input concatenated scale**2 times.
+    repeated input is simply the input concatenated scale**2 times. Folding is permuted likewise.
     """
     nodes: list[onnx.NodeProto] = []
     initialisers: list[onnx.TensorProto] = []
-    order = _depth_first_order(settings)
     name = "input"
+    if settings.fold > 1:
+        nodes.append(
+            helper.make_node("SpaceToDepth", ["input"], ["folded"], "fold", blocksize=settings.fold)
+        )
+        name = "folded"
+    first = name
     for number, layer in enumerate(weights):
         is_last = number == len(weights) - 1
         kernel = layer.kernel.detach().cpu().numpy().astype(np.float32)
         bias = layer.bias.detach().cpu().numpy().astype(np.float32)
+        if number == 0:
+            kernel = kernel[:, _depth_first_order(settings.colours, settings.fold)]
         if is_last:
+            order = _depth_first_order(settings.colours, settings.fold * settings.scale)
             kernel, bias = kernel[order], bias[order]
         initialisers.append(numpy_helper.from_array(kernel, f"kernel_{number}"))
         initialisers.append(numpy_helper.from_array(bias, f"bias_{number}"))
@@ -51,11 +59,16 @@ def build_model(
         if not is_last:
             nodes.append(helper.make_node("Relu", [name], [f"relu_{number}"], f"relu_{number}"))
             name = f"relu_{number}"
+    if settings.scale > 1:
+        nodes.append(
+            helper.make_node("Concat", [first] * settings.scale**2, ["repeated"], "repeat", axis=1)
+        )
+        first = "repeated"
+    blocksize = settings.fold * settings.scale
     nodes += [
-        helper.make_node("Concat", ["input"] * settings.scale**2, ["repeated"], "repeat", axis=1),
-        helper.make_node("Add", [name, "repeated"], ["sum"], "add"),
+        helper.make_node("Add", [name, first], ["sum"], "add"),
         helper.make_node(
-            "DepthToSpace", ["sum"], ["output"], "shuffle", blocksize=settings.scale, mode="DCR"
+            "DepthToSpace", ["sum"], ["output"], "shuffle", blocksize=blocksize, mode="DCR"
         ),
     ]
     sides = ("height", "width")
@@ -66,7 +79,7 @@ def build_model(
         [
             _tensor(
                 "output",
-                ["batch", settings.colours, *(f"{settings.scale}*{side}" for side in sides)],
+                ["batch", settings.colours, *(_times(settings.scale, side) for side in sides)],
             )
         ],
         initialisers,
@@ -90,13 +103,15 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
     os.replace(unfinished, path)
 
 
-def _depth_first_order(settings: NetworkSettings) -> list[int]:
-    positions = settings.scale**2
+def _depth_first_order(colours: int, block: int) -> list[int]:
+    positions = block**2
     return [
-        colour * positions + position
-        for position in range(positions)
-        for colour in range(settings.colours)
+        colour * positions + position for position in range(positions) for colour in range(colours)
     ]
+
+
+def _times(scale: int, side: str) -> str:
+    return side if scale == 1 else f"{scale}*{side}"
 
 
 def _tensor(name: str, shape: Sequence[str | int]) -> onnx.ValueInfoProto:

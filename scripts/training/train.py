@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _CHARBONNIER_EPSILON = 1e-3
 _LOG_EVERY_STEPS = 500
+_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class TrainSettings:
     final_learning_rate: float = 1e-6
     warm_up_steps: int = 200
     squared_from: float = 0.75
+    luma_weight: float = 0.0
+    """Share of the loss that looks at luma alone, 0 to 1: PSNR of luma is what papers report."""
+    bfloat16: bool = False
+    """Compute the inner convolutions in bfloat16: twice as fast where the processor knows it."""
     average_decay: float = 0.999
     report_minutes: float = 10.0
     seed: int = 1
@@ -78,7 +83,8 @@ class Trainer:
             group["lr"] = learning_rate(self.settings, self.steps, self.progress)
         is_squared = self.progress >= self.settings.squared_from
         weights = self.upscaler.merged()
-        loss = restoration_loss(upscale(low, weights, self.network.scale), high, is_squared)
+        result = upscale(low, weights, self.network, bfloat16=self.settings.bfloat16)
+        loss = restoration_loss(result, high, is_squared, self.settings.luma_weight)
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.upscaler.parameters(), 1.0)
@@ -126,9 +132,23 @@ def learning_rate(settings: TrainSettings, steps: int, progress: float) -> float
     return warm_up * (settings.final_learning_rate + span * cosine)
 
 
-def restoration_loss(result: Tensor, truth: Tensor, is_squared: bool) -> Tensor:
-    """Charbonnier's loss (a smooth L1), or the mean square, of images in [0, 1]."""
-    squares = (result - truth).square()
+def restoration_loss(
+    result: Tensor, truth: Tensor, is_squared: bool, luma_weight: float = 0.0
+) -> Tensor:
+    """Charbonnier's loss (a smooth L1), or the mean square, of RGB images in [0, 1].
+
+    `luma_weight` of it is that of BT.601 luma, the rest the mean over the colours.
+    """
+    loss = _mean_loss(result - truth, is_squared)
+    if luma_weight == 0:
+        return loss
+    luma = torch.tensor(_LUMA, device=result.device).view(1, 3, 1, 1)
+    luma_loss = _mean_loss(((result - truth) * luma).sum(dim=1), is_squared)
+    return (1 - luma_weight) * loss + luma_weight * luma_loss
+
+
+def _mean_loss(difference: Tensor, is_squared: bool) -> Tensor:
+    squares = difference.square()
     if is_squared:
         return squares.mean()
     return (squares + _CHARBONNIER_EPSILON**2).sqrt().mean()

@@ -21,10 +21,16 @@ from training.data import (  # noqa: E402
     read_credits,
     read_picture,
 )
+from training.degrade import RECIPES, add_noise, jpeg  # noqa: E402
 from training.evaluate import luma, psnr_db  # noqa: E402
 from training.network import NetworkSettings  # noqa: E402
 from training.resample import to_bytes  # noqa: E402
-from training.train import Trainer, TrainSettings, learning_rate  # noqa: E402
+from training.train import (  # noqa: E402
+    Trainer,
+    TrainSettings,
+    learning_rate,
+    restoration_loss,
+)
 
 SMALL = NetworkSettings(scale=2, features=8, convolutions=3)
 PATCH = PatchSettings(scale=2, size_px=16, batch=4)
@@ -144,3 +150,34 @@ def test_command_line_trains_goes_on_and_evaluates(tmp_path: Path, capsys):
 def test_command_line_reports_missing_pictures(tmp_path: Path):
     command = ["train", "--data", str(tmp_path), "--hold-out", "*", "--out", "model.onnx"]
     assert main(command) == 1
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_recipes_damage_patches_that_still_show_the_same(recipe: str, scale: int):
+    settings = PatchSettings(scale=scale, size_px=16, batch=8, recipe=recipe)
+    low, high = PatchSource([degrade(drawing(240), scale)], settings, seed=3).draw()
+    assert low.shape == (8, 3, 16, 16)
+    assert high.shape == (8, 3, 16 * scale, 16 * scale)
+    shrunk = high.reshape(8, 3, 16, scale, 16, scale).mean(axis=(3, 5))
+    assert 2 < np.abs(low - shrunk).mean() < 45
+    # Blurred and noisy, a patch is still more like its own truth than like another's.
+    assert np.abs(low - shrunk).mean() < np.abs(low - shrunk[::-1]).mean()
+
+
+def test_noise_and_jpeg_are_as_strong_as_asked():
+    grey = np.full((200, 200, 3), 128, np.uint8)
+    assert add_noise(grey, 25.0).std() == pytest.approx(25, rel=0.02)
+    discs = np.repeat(drawing()[..., :1], 3, axis=2)
+    coarse, fine = (np.abs(jpeg(discs, quality).astype(int) - discs).mean() for quality in (20, 95))
+    assert coarse > 2 * fine > 0
+
+
+def test_luma_weight_looks_at_luma_alone():
+    truth = torch.zeros(1, 3, 4, 4)
+    blue, grey = truth.clone(), truth + 0.1
+    blue[:, 2] = 0.1
+    assert restoration_loss(grey, truth, True, 1.0) == pytest.approx(0.01)
+    assert restoration_loss(blue, truth, True, 1.0) == pytest.approx(0.0114**2)
+    half = restoration_loss(blue, truth, True, 0.5)
+    assert half == pytest.approx((0.01 / 3 + 0.0114**2) / 2)

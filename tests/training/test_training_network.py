@@ -16,6 +16,7 @@ from training.network import (  # noqa: E402
     Upscaler,
     Weights,
     merge_pointwise,
+    upscale,
 )
 
 
@@ -71,16 +72,16 @@ def test_merged_pointwise_equals_two_convolutions():
     torch.testing.assert_close(functional.conv2d(images, *merged), two_steps, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_exported_model_equals_the_trained_one_at_any_size(scale: int, tmp_path):
-    network = NetworkSettings(scale=scale, features=8, convolutions=3)
+@pytest.mark.parametrize(("scale", "fold"), [(2, 1), (3, 1), (4, 1), (1, 1), (1, 2), (1, 3)])
+def test_exported_model_equals_the_trained_one_at_any_size(scale: int, fold: int, tmp_path):
+    network = NetworkSettings(scale=scale, features=8, convolutions=3, fold=fold)
     upscaler = Upscaler(network)
     path = tmp_path / "small.onnx"
     model = build_model(network, upscaler.merged(), {"name": "small", "scale": str(scale)})
     write_model(model, path)
     assert [file.name for file in tmp_path.iterdir()] == ["small.onnx"]
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    for shape in ((1, 3, 16, 24), (3, 3, 9, 5)):
+    for shape in ((1, 3, 18, 24), (3, 3, 9 * fold, 5 * fold)):
         images = torch.rand(shape)
         (result,) = session.run(["output"], {"input": images.numpy()})
         expected = upscaler(images).detach().numpy()
@@ -95,10 +96,27 @@ def test_parameters_are_those_of_the_merged_network():
     assert network.parameters == counted == 24108
 
 
-def test_receptive_radius_is_what_a_pixel_can_reach():
+@pytest.mark.parametrize(("scale", "fold"), [(2, 1), (1, 2), (1, 3)])
+def test_receptive_radius_is_what_a_pixel_can_reach(scale: int, fold: int):
+    network = NetworkSettings(scale=scale, features=8, convolutions=3, fold=fold)
+    images = torch.rand(1, 3, 42, 42, requires_grad=True)
+    for row in range(18, 24):
+        Upscaler(network)(images)[0, :, row * scale : (row + 1) * scale].sum().backward()
+        rows = images.grad.abs().sum(dim=(0, 1, 3)).nonzero().flatten()
+        assert row - int(rows.min()) <= network.receptive_radius_px
+        assert int(rows.max()) - row <= network.receptive_radius_px
+        images.grad = None
+
+
+def test_folding_goes_with_scale_one_only():
+    with pytest.raises(ValueError, match="fold 2 goes with scale 1"):
+        NetworkSettings(scale=2, fold=2)
+
+
+def test_bfloat16_computes_nearly_the_same():
     network = NetworkSettings(scale=2, features=8, convolutions=3)
-    images = torch.rand(1, 3, 21, 21, requires_grad=True)
-    Upscaler(network)(images)[0, :, 20:22, 20:22].sum().backward()
-    rows = images.grad.abs().sum(dim=(0, 1, 3)).nonzero().flatten()
-    assert 10 - int(rows.min()) <= network.receptive_radius_px
-    assert int(rows.max()) - 10 <= network.receptive_radius_px
+    weights = [Weights(*(part.detach() for part in layer)) for layer in Upscaler(network).merged()]
+    images = torch.rand(1, 3, 16, 16)
+    exact = upscale(images, weights, network)
+    rounded = upscale(images, weights, network, bfloat16=True)
+    assert 0 < (rounded - exact).abs().max() < 0.02
