@@ -19,7 +19,7 @@ from .data import (
     read_credits,
 )
 from .degrade import RECIPES
-from .evaluate import Judge, evaluate, table
+from .evaluate import Damage, Judge, evaluate, model_scale, open_session, table
 from .network import NetworkSettings
 from .train import Trainer, TrainSettings, load_checkpoint, train
 
@@ -90,8 +90,10 @@ def _run_evaluate(options: argparse.Namespace) -> None:
     pictures = find_pictures(options.pictures)
     if not pictures:
         raise ValueError("no pictures to evaluate on")
-    scores = evaluate(options.model, pictures, options.reduce)
-    sys.stdout.write(table(scores) + "\n")
+    damage = Damage(options.noise, options.jpeg)
+    scores = evaluate(options.model, pictures, options.reduce, damage, options.crop)
+    restores = model_scale(open_session(options.model)) == 1
+    sys.stdout.write(table(scores, "NLM" if restores else "bicubic") + "\n")
 
 
 def _metadata(options: argparse.Namespace, network: NetworkSettings) -> dict[str, str]:
@@ -122,10 +124,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(required=True)
     _add_train(commands.add_parser("train", help="train a network and write it as ONNX"))
-    scorer = commands.add_parser("evaluate", help="luma PSNR of a model on pictures")
+    scorer = commands.add_parser("evaluate", help="PSNR of a model on pictures")
     scorer.add_argument("model", type=Path, metavar="MODEL.onnx")
     scorer.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
     scorer.add_argument("--reduce", type=int, default=1, help="shrink every picture by this first")
+    scorer.add_argument("--crop", type=int, metavar="PX", help="a square from the middle only")
+    scorer.add_argument(
+        "--noise", type=float, default=0.0, metavar="LEVELS", help="for models of scale 1"
+    )
+    scorer.add_argument("--jpeg", type=int, metavar="QUALITY", help="for models of scale 1")
     scorer.set_defaults(run=_run_evaluate)
     return parser
 

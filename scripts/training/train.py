@@ -206,14 +206,14 @@ def _report(trainer: Trainer, judge: Judge, metadata: Mapping[str, str], out: Pa
         "step %d, %.1f min: bicubic %.3f dB, model %.3f dB, gain %.3f dB",
         trainer.steps,
         trainer.elapsed_s / 60,
-        score.bicubic_db,
+        score.plain_db,
         score.model_db,
         score.gain_db,
     )
     scored = {
         **metadata,
         "psnr_luma_db": f"{score.model_db:.2f}",
-        "bicubic_psnr_luma_db": f"{score.bicubic_db:.2f}",
+        "bicubic_psnr_luma_db": f"{score.plain_db:.2f}",
     }
     write_model(build_model(trainer.network, trainer.averaged, scored), out)
 

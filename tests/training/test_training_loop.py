@@ -23,7 +23,8 @@ from training.data import (  # noqa: E402
 )
 from training.degrade import RECIPES, add_noise, jpeg  # noqa: E402
 from training.evaluate import luma, psnr_db  # noqa: E402
-from training.network import NetworkSettings  # noqa: E402
+from training.export import build_model, write_model  # noqa: E402
+from training.network import NetworkSettings, Upscaler, Weights  # noqa: E402
 from training.resample import to_bytes  # noqa: E402
 from training.train import (  # noqa: E402
     Trainer,
@@ -181,3 +182,22 @@ def test_luma_weight_looks_at_luma_alone():
     assert restoration_loss(blue, truth, True, 1.0) == pytest.approx(0.0114**2)
     half = restoration_loss(blue, truth, True, 0.5)
     assert half == pytest.approx((0.01 / 3 + 0.0114**2) / 2)
+
+
+def test_restoration_models_are_scored_against_non_local_means(tmp_path: Path, capsys):
+    pyvips.Image.new_from_array(drawing(96)).write_to_file(str(tmp_path / "p.png"))
+    network = NetworkSettings(scale=1, features=8, convolutions=2)
+    nothing = [
+        Weights(torch.zeros_like(kernel), torch.zeros_like(bias))
+        for kernel, bias in Upscaler(network).merged()
+    ]
+    write_model(build_model(network, nothing, {}), tmp_path / "nothing.onnx")
+    command = ["evaluate", str(tmp_path / "nothing.onnx"), str(tmp_path / "p.png")]
+    assert main([*command, "--noise", "20", "--crop", "64"]) == 0
+    header, row, _ = capsys.readouterr().out.splitlines()
+    assert "NLM/dB" in header
+    plain_db, model_db = (float(text) for text in row.split()[1:3])
+    assert model_db == pytest.approx(20 * np.log10(255 / 20), abs=1.0)
+    assert plain_db > model_db
+    assert main(command) == 0
+    assert float(capsys.readouterr().out.splitlines()[1].split()[2]) > 100
