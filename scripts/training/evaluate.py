@@ -23,6 +23,8 @@ from .degrade import add_noise, jpeg
 from .resample import ByteArray, imresize, to_bytes
 
 _NLM_STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.2)
+# Models that fold pixels take multiples of the square.
+_MULTIPLE_PX = 8
 _LUMA = np.array([65.481, 128.553, 24.966], dtype=np.float64) / 255
 
 
@@ -104,9 +106,13 @@ def mean_score(scores: Sequence[Score]) -> Score:
 
 def upscale_picture(session: onnxruntime.InferenceSession, picture: ByteArray) -> ByteArray:
     """Run `picture` (height, width, 3) through a model whole, and round the result."""
-    planes = picture.astype(np.float32).transpose(2, 0, 1)[None] / np.float32(255)
+    height, width = picture.shape[:2]
+    beyond = [(0, -side % _MULTIPLE_PX) for side in (height, width)]
+    padded = np.pad(picture, (*beyond, (0, 0)), mode="edge")
+    planes = padded.astype(np.float32).transpose(2, 0, 1)[None] / np.float32(255)
     (result,) = session.run(None, {session.get_inputs()[0].name: planes})
-    return to_bytes(np.asarray(result)[0].transpose(1, 2, 0) * 255)
+    scale = result.shape[2] // padded.shape[0]
+    return to_bytes(result[0, :, : height * scale, : width * scale].transpose(1, 2, 0) * 255)
 
 
 def open_session(model: Path | bytes) -> onnxruntime.InferenceSession:

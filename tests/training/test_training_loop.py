@@ -22,7 +22,7 @@ from training.data import (  # noqa: E402
     read_picture,
 )
 from training.degrade import RECIPES, add_noise, jpeg  # noqa: E402
-from training.evaluate import luma, psnr_db  # noqa: E402
+from training.evaluate import luma, open_session, psnr_db, upscale_picture  # noqa: E402
 from training.export import build_model, write_model  # noqa: E402
 from training.network import NetworkSettings, Upscaler, Weights  # noqa: E402
 from training.resample import to_bytes  # noqa: E402
@@ -146,6 +146,13 @@ def test_command_line_trains_goes_on_and_evaluates(tmp_path: Path, capsys):
     assert float(facts["psnr_luma_db"]) > 0
     assert main(["evaluate", str(model), str(tmp_path / "unseen.png")]) == 0
     assert "mean" in capsys.readouterr().out
+
+
+def test_pictures_of_any_size_are_scored(tmp_path: Path):
+    network = NetworkSettings(scale=1, features=4, convolutions=2, fold=2)
+    model = build_model(network, Upscaler(network).merged(), {})
+    session = open_session(model.SerializeToString())
+    assert upscale_picture(session, drawing(64)[:37, :51]).shape == (37, 51, 3)
 
 
 def test_command_line_reports_missing_pictures(tmp_path: Path):
