@@ -1,4 +1,4 @@
-"""A name for what argparse does not export."""
+"""What the commands share: a name that argparse does not export, and a help text."""
 
 from __future__ import annotations
 
@@ -6,3 +6,5 @@ import argparse
 from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+NEEDS_OVERWRITE = "replace TARGET if it exists"

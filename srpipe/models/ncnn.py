@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 
 from srpipe.errors import ModelError
-from srpipe.models.fit_size import fit_size
+from srpipe.models.fit_size import SizeRule, fit_size
 from srpipe.models.graph import add_metadata
 from srpipe.models.ncnn_convolutions import input_channels
 from srpipe.models.ncnn_format import Layer, Weights, read_param
@@ -18,7 +18,7 @@ _CHANNELS_KEY = 2
 _USUAL_CHANNELS = 3
 
 
-def convert_ncnn(param: Path, weights: Path) -> onnx.ModelProto:
+def convert_ncnn(param: Path, weights: Path) -> tuple[onnx.ModelProto, SizeRule]:
     """Turn an ncnn model into an ONNX model whose output is a whole multiple of its input's size.
 
     Models that lose pixels at the edge (valid convolutions) get an edge padding in front and, where
@@ -50,7 +50,7 @@ def convert_ncnn(param: Path, weights: Path) -> onnx.ModelProto:
     if rule.multiple_px > 1:
         entries["size_multiple"] = str(rule.multiple_px)
     add_metadata(model, entries)
-    return model
+    return model, rule
 
 
 def _build(layers: list[Layer], weights: Weights) -> onnx.ModelProto:
