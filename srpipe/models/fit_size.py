@@ -19,7 +19,7 @@ from srpipe.io.session import Session
 from srpipe.models.graph import save_graph
 
 # Sizes are tried from the first of these at which the model runs.
-_FIRST_PX = (16, 64)
+_FIRST_PX = (8, 64)
 # Size multiples that can be found are its divisors.
 _PERIOD_PX = 16
 _MAX_SCALE = 8

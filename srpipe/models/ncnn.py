@@ -41,7 +41,7 @@ def convert_ncnn(param: Path, weights: Path) -> tuple[onnx.ModelProto, SizeRule]
             "An ONNX or PyTorch file of the model may work."
         )
     try:
-        plain = _build(layers, Weights(weights))
+        plain = plain_graph(layers, Weights(weights))
         model, rule = fit_size(plain)
     except ModelError as error:
         raise ModelError(f"{param} cannot be converted: {error}") from None
@@ -53,8 +53,12 @@ def convert_ncnn(param: Path, weights: Path) -> tuple[onnx.ModelProto, SizeRule]
     return model, rule
 
 
-def _build(layers: list[Layer], weights: Weights) -> onnx.ModelProto:
-    """The layers as they are: output sizes are what ncnn would give."""
+def plain_graph(layers: list[Layer], weights: Weights) -> onnx.ModelProto:
+    """The layers as they are: the output has the size that ncnn gives it.
+
+    Raises:
+        ModelError: as :func:`convert_ncnn`.
+    """
     graph = Graph(weights)
     blobs: dict[str, Blob] = {}
     images = [layer for layer in layers if layer.kind == "Input"]
@@ -69,8 +73,9 @@ def _build(layers: list[Layer], weights: Weights) -> onnx.ModelProto:
         if len(made) != len(layer.outputs) or any(name in blobs for name in layer.outputs):
             raise ModelError(f"{layer} has outputs {', '.join(layer.outputs)}, which do not fit.")
         blobs |= dict(zip(layer.outputs, made, strict=True))
+    model = graph.finish(_output(layers, blobs), _input_channels(layers, images[0]))
     weights.finish()
-    return graph.finish(_output(layers, blobs), _input_channels(layers, images[0]))
+    return model
 
 
 def _inputs(layer: Layer, blobs: dict[str, Blob]) -> list[Blob]:

@@ -91,19 +91,14 @@ def read_param(path: Path) -> list[Layer]:
             f"{path} is a binary .param file, which has no names: use the text .param it was made from."
         )
     try:
-        lines = content.decode().splitlines()
+        text = content.decode().splitlines()
     except UnicodeDecodeError:
         raise ModelError(f"{path} is no ncnn .param file: it is not text.") from None
-    if not lines or lines[0].strip() != str(_MAGIC):
+    lines = [(number, line) for number, line in enumerate(text, start=1) if line.strip()]
+    if not lines or lines[0][1].strip() != str(_MAGIC):
         raise ModelError(f"{path} is no ncnn .param file: it must begin with {_MAGIC}.")
-    layers = []
-    for number, line in enumerate(lines[2:], start=3):
-        if line.strip():
-            try:
-                layers.append(_parse_layer(line.split()))
-            except (ValueError, IndexError):
-                raise ModelError(f"{path} is damaged: line {number} is {line[:200]!r}.") from None
-    counts = lines[1].split() if len(lines) > 1 else []
+    layers = [_parse_layer(path, number, line) for number, line in lines[2:]]
+    counts = lines[1][1].split() if len(lines) > 1 else []
     if not layers or len(counts) != 2 or counts[0] != str(len(layers)):
         told = counts[0] if counts else "no"
         raise ModelError(
@@ -112,13 +107,17 @@ def read_param(path: Path) -> list[Layer]:
     return layers
 
 
-def _parse_layer(words: list[str]) -> Layer:
-    kind, name = words[:2]
-    inputs_end = 4 + _count(words[2])
-    outputs_end = inputs_end + _count(words[3])
-    if len(words) < outputs_end:
-        raise ValueError
-    params = dict(_parse_param(word) for word in words[outputs_end:])
+def _parse_layer(path: Path, number: int, line: str) -> Layer:
+    words = line.split()
+    try:
+        kind, name = words[:2]
+        inputs_end = 4 + _count(words[2])
+        outputs_end = inputs_end + _count(words[3])
+        if len(words) < outputs_end:
+            raise ValueError
+        params = dict(_parse_param(word) for word in words[outputs_end:])
+    except (ValueError, IndexError):
+        raise ModelError(f"{path} is damaged: line {number} is {line[:200]!r}.") from None
     inputs, outputs = words[4:inputs_end], words[inputs_end:outputs_end]
     return Layer(kind, name, tuple(inputs), tuple(outputs), params)
 

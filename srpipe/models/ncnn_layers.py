@@ -21,7 +21,15 @@ from srpipe.models.ncnn_convolutions import (
 )
 from srpipe.models.ncnn_format import Layer
 from srpipe.models.ncnn_graph import Blob, Graph
-from srpipe.models.ncnn_sizes import crop, interp, padding, pixel_shuffle, pooling, slice_axis
+from srpipe.models.ncnn_sizes import (
+    TO_THE_END,
+    crop,
+    interp,
+    padding,
+    pixel_shuffle,
+    pooling,
+    slice_axis,
+)
 
 _REST = -233  # ncnn's word for "what is left", or "not given"
 _BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Sub", "Div", "Pow")
@@ -125,11 +133,16 @@ def _slice(graph: Graph, layer: Layer, inputs: Sequence[Blob]) -> Sequence[Blob]
     if len(sizes) != len(layer.outputs) or (_REST in sizes[:-1] and set(sizes) != {_REST}):
         raise ModelError(f"{layer} has sizes {sizes}, which srpipe does not convert.")
     if set(sizes) == {_REST}:
-        names = graph.add("Split", [x.tensor], len(sizes), axis=axis)
-    else:
-        parts = [graph.constant([size if size != _REST else 0 for size in sizes], np.int64)]
-        names = graph.add("Split", [x.tensor, *parts], len(sizes), axis=axis)
-    return [Blob(name, x.single) for name in names]
+        return [
+            Blob(name, x.single) for name in graph.add("Split", [x.tensor], len(sizes), axis=axis)
+        ]
+    parts, start = [], 0
+    for size in sizes:
+        end = TO_THE_END if size == _REST else start + size
+        bounds = [graph.constant([number], np.int64) for number in (start, end, axis)]
+        parts.append(Blob(graph.apply("Slice", x.tensor, *bounds), x.single))
+        start = end
+    return parts
 
 
 def _scale(graph: Graph, layer: Layer, inputs: Sequence[Blob]) -> Sequence[Blob]:

@@ -12,7 +12,8 @@ from srpipe.models.ncnn_format import Layer
 from srpipe.models.ncnn_graph import Blob, Graph
 
 _REST = -233  # ncnn's word for "what is left", or "not given"
-_TO_THE_END = np.iinfo(np.int64).max
+TO_THE_END = int(np.iinfo(np.int64).max)
+"""Where an ONNX slice ends that leaves nothing out."""
 _PAD_MODES = ("constant", "edge", "reflect")
 # OpenCV's and PyTorch's coefficient, and ncnn's.
 _CUBIC_COEFFICIENT = -0.75
@@ -57,19 +58,11 @@ def interp(graph: Graph, layer: Layer, inputs: Sequence[Blob]) -> Sequence[Blob]
         raise ModelError(f"{layer} resizes to one size only: models for any size do not.")
     elif min(factors) <= 0:
         raise ModelError(f"{layer} resizes by {factors}, which is no enlargement.")
-    elif all(factor == int(factor) for factor in factors):
+    else:
         scales = graph.constant([1.0, 1.0, *factors])
         return [Blob(graph.apply("Resize", x.tensor, "", scales, **modes[kind]))]
-    else:
-        size = _scaled_size(graph, x.tensor, factors)
     sizes = graph.apply("Concat", graph.apply("Shape", x.tensor, start=0, end=2), size, axis=0)
     return [Blob(graph.apply("Resize", x.tensor, "", "", sizes, **modes[kind]))]
-
-
-def _scaled_size(graph: Graph, x: str, factors: list[float]) -> str:
-    """Height and width times the factors, rounded down: the size counts, not the factor."""
-    size = graph.apply("Cast", graph.apply("Shape", x, start=2, end=4), to=1)
-    return graph.apply("Cast", graph.apply("Mul", size, graph.constant(factors)), to=7)
 
 
 def pixel_shuffle(graph: Graph, layer: Layer, x: Blob) -> Blob:
@@ -92,13 +85,13 @@ def crop(graph: Graph, layer: Layer, inputs: Sequence[Blob]) -> Sequence[Blob]:
         bounds = {
             slice_axis(layer, int(axis), x.single): (
                 0 if start == _REST else int(start),
-                _TO_THE_END if end in (0, _REST) else int(end),
+                TO_THE_END if end in (0, _REST) else int(end),
             )
             for axis, start, end in zip(axes, starts, ends, strict=True)
         }
     else:
         bounds = {axis: _crop_bounds(layer, 3 - axis) for axis in (1, 2, 3)}
-    changed = {axis: bound for axis, bound in bounds.items() if bound != (0, _TO_THE_END)}
+    changed = {axis: bound for axis, bound in bounds.items() if bound != (0, TO_THE_END)}
     if not changed:
         return [x]
     columns = zip(*((*bound, axis) for axis, bound in changed.items()), strict=True)
@@ -115,7 +108,7 @@ def _crop_bounds(layer: Layer, place: int) -> tuple[int, int]:
             "which srpipe does not convert."
         )
     if size == _REST:
-        return start, -trimmed or _TO_THE_END
+        return start, -trimmed or TO_THE_END
     return start, start + size
 
 
