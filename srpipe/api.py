@@ -39,9 +39,11 @@ from srpipe.settings import (
     DEFAULT_CHECKPOINT_EVERY_S,
     DEFAULT_MODEL,
     Blend,
+    ChannelOrder,
     Engine,
     OnError,
     Settings,
+    ValueRange,
 )
 from srpipe.stop import StopRequest
 
@@ -81,6 +83,9 @@ def enhance(
     checkpoint_every_s: float = DEFAULT_CHECKPOINT_EVERY_S,
     on_error: OnError = "stop",
     allow_untrusted: bool = False,
+    value_range: ValueRange | None = None,
+    white: int | None = None,
+    channel_order: ChannelOrder = "auto",
     stop: StopRequest | None = None,
 ) -> Report:
     """Enhance one image file, tile by tile, within bounded memory.
@@ -92,7 +97,8 @@ def enhance(
     times the model's scale.
 
     Args:
-        src: a TIFF, PNG, JPEG, WebP or HEIF file, 8 or 16 bits, grey or RGB, with or without alpha.
+        src: a TIFF, PNG, JPEG, WebP or HEIF file, 8 or 16 bits: grey or RGB, with or without alpha,
+            or as many bands as the model has channels.
         dst: the output; its ending chooses the format, and libvips options may follow it:
             ``out.tif[compression=deflate,tile,pyramid]``. It appears only when it is complete.
         model: a bundled model's name, or the path of an .onnx file.
@@ -113,6 +119,12 @@ def enhance(
         on_error: ``fill`` goes on where the input cannot be read, with what could be decoded, and
             lists those parts in the report; ``stop`` fails.
         allow_untrusted: read formats too that libvips does not trust with files from strangers.
+        value_range: what black and white are in the model's numbers: ``(0, 255)``, ``(-1, 1)`` …
+            None: what its metadata say, or ``(0, 1)``.
+        white: the pixel value that is white to the model, as 10000 is for Sentinel-2's reflectance;
+            brighter pixels are kept. None: what its metadata say, or the largest of the image's type.
+        channel_order: ``rgb`` or ``bgr``, for a model of three channels; ``auto``: what its metadata
+            say, or ``rgb``.
         stop: lets a signal handler or another thread ask the run to stop.
 
     Returns:
@@ -140,6 +152,9 @@ def enhance(
         checkpoint_every_s=checkpoint_every_s,
         on_error=on_error,
         allow_untrusted=allow_untrusted,
+        value_range=value_range,
+        white=white,
+        channel_order=channel_order,
     )
     plan = prepare(os.fspath(src), os.fspath(dst), settings)
     return run_job(plan, progress, begin_s, stop or StopRequest())
@@ -263,13 +278,14 @@ def _start_model(settings: Settings) -> tuple[str, ModelInfo]:
     """The device that works, and the model as it is there."""
     device = resolve_device(settings.device)
     path = os.path.abspath(find_model(settings.model))
+    value_range = settings.value_range
     try:
-        return device, probe_model(path, device)
+        return device, probe_model(path, device, value_range=value_range)
     except DeviceError as error:
         if settings.device != "auto" or device == "cpu":
             raise
         logger.warning("%s Going on with the CPU.", error)
-        return "cpu", probe_model(path, "cpu")
+        return "cpu", probe_model(path, "cpu", value_range=value_range)
 
 
 def _absolute(path: str, error: type[RequestError]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,11 +12,15 @@ from srpipe.errors import SettingsError
 Blend = Literal["feather", "mean", "crop"]
 Engine = Literal["auto", "serial", "local"]
 OnError = Literal["stop", "fill"]
+ChannelOrder = Literal["auto", "rgb", "bgr"]
+ValueRange = tuple[float, float]
+"""What black and white are in a model's numbers."""
 
 DEFAULT_MODEL = "lite-x2"
 MAX_TILE_SIZE_PX = 8192
 MAX_BATCH_SIZE = 256
 MAX_WORKERS = 256
+MAX_MODEL_VALUE = 65536
 DEFAULT_CHECKPOINT_EVERY_S = 5.0
 
 
@@ -57,16 +62,27 @@ class Settings:
     """Seconds between two checkpoints; one is made at the end of every row of tiles too."""
     on_error: OnError = "stop"
     """What to do with tiles of the input that cannot be read: stop, or fill with what could be."""
+    value_range: ValueRange | None = None
+    """What black and white are in the model's numbers; None: what its metadata say, or (0, 1)."""
+    white: int | None = None
+    """The pixel value that is white to the model; None: what its metadata say, or the largest that
+    the image's type holds."""
+    channel_order: ChannelOrder = "auto"
+    """Order of a model's three channels; auto: what its metadata say, or rgb."""
 
     def __post_init__(self) -> None:
         _check_range("tile_size", self.tile_size, 1, MAX_TILE_SIZE_PX, "input pixels")
         _check_range("overlap", self.overlap, 0, MAX_TILE_SIZE_PX // 2, "input pixels")
         _check_range("batch_size", self.batch_size, 1, MAX_BATCH_SIZE, "tiles")
         _check_range("workers", self.workers, 1, MAX_WORKERS, "processes")
+        _check_range("white", self.white, 1, 65535, "pixel values")
         _check_range("threads", self.threads, 1, 4 * max(os.cpu_count() or 1, 64), "cores")
         _check_choice("blend", self.blend, get_args(Blend))
         _check_choice("engine", self.engine, get_args(Engine))
         _check_choice("on_error", self.on_error, get_args(OnError))
+        _check_choice("channel_order", self.channel_order, get_args(ChannelOrder))
+        if self.value_range is not None:
+            check_value_range(self.value_range)
         if not 0 <= self.checkpoint_every_s <= 86400:
             raise SettingsError(
                 f"checkpoint_every_s is {self.checkpoint_every_s}: it must be 0 to 86400 seconds."
@@ -83,6 +99,38 @@ def check_overlap(tile_size_px: int, overlap_px: int) -> None:
         raise SettingsError(
             f"overlap {overlap_px} is half of the tile size {tile_size_px} or more: "
             f"use an overlap below {(tile_size_px + 1) // 2}, or larger tiles."
+        )
+
+
+def parse_value_range(text: str) -> ValueRange:
+    """Read ``LOW,HIGH``, or ``HIGH`` alone for a range that begins at 0.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    value_range = (0.0, *numbers) if len(numbers) == 1 else numbers
+    if len(value_range) != 2:
+        raise SettingsError(
+            f"value range {text!r} must be two numbers, black and white, such as 0,255 or -1,1."
+        )
+    check_value_range(value_range)
+    return value_range
+
+
+def check_value_range(value_range: ValueRange) -> None:
+    """Refuse a range that is empty, turned round, or beyond all reason."""
+    try:
+        low, high = (float(number) for number in value_range)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not -MAX_MODEL_VALUE <= low < high <= MAX_MODEL_VALUE:
+        raise SettingsError(
+            f"value range {value_range} must be two numbers, the lower first, within "
+            f"{MAX_MODEL_VALUE} of 0, such as 0,255 or -1,1."
         )
 
 

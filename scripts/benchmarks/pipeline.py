@@ -186,7 +186,7 @@ def measure_model(
 def _loop_can_call(plan: Plan) -> bool:
     model, image = plan.model, plan.image
     free = model.batch in (None, 1) and model.height_px is None and model.width_px is None
-    usual = model.layout == "NCHW" and model.dtype == "float32" and model.value_range == 1
+    usual = model.layout == "NCHW" and model.dtype == "float32" and model.value_range == (0, 1)
     # The loop's tiles at the border of a small picture are of any size.
     any_size = model.multiple_px == 1 or min(image.size.width, image.size.height) >= 256
     rgb = model.channels == 3 and not model.bgr and image.bands == 3 and image.dtype == "uint8"

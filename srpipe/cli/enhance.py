@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, get_args
 from srpipe.api import enhance
 from srpipe.errors import Interrupted, SrpipeError
 from srpipe.progress import ProgressKind, make_renderer
-from srpipe.settings import DEFAULT_CHECKPOINT_EVERY_S, DEFAULT_MODEL, Blend, OnError
+from srpipe.settings import (
+    DEFAULT_CHECKPOINT_EVERY_S,
+    DEFAULT_MODEL,
+    Blend,
+    ChannelOrder,
+    OnError,
+    parse_value_range,
+)
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -43,6 +50,25 @@ def add_parser(commands: Commands) -> None:
     add("-w", "--workers", type=int, metavar="N", help="ONNX sessions, each its own process")
     add("--threads", type=int, metavar="N", help="cores a session may use")
     add("-d", "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 and so on")
+    add(
+        "--range",
+        metavar="LO,HI",
+        help="what black and white are in the model's numbers: 0,1, 0,255 or -1,1; default from its "
+        "metadata, or 0,1",
+    )
+    add(
+        "--white",
+        type=int,
+        metavar="N",
+        help="the pixel value that is white to the model, such as 10000 for Sentinel-2; brighter "
+        "pixels are kept; default from its metadata, or the largest of INPUT's type",
+    )
+    add(
+        "--channel-order",
+        choices=get_args(ChannelOrder),
+        default="auto",
+        help="of a model of three channels; auto: from its metadata, or rgb; default %(default)s",
+    )
     add("--job-dir", metavar="DIR", help="folder for the job's files; default OUTPUT.srpipe")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--fresh", action="store_true", help="start over, whatever the job folder holds")
@@ -98,6 +124,9 @@ def run(options: argparse.Namespace) -> int:
                 checkpoint_every_s=options.checkpoint_every,
                 on_error=options.on_error,
                 allow_untrusted=options.allow_untrusted,
+                value_range=None if options.range is None else parse_value_range(options.range),
+                white=options.white,
+                channel_order=options.channel_order,
                 stop=options.stop,
             )
         except (KeyboardInterrupt, SrpipeError) as problem:

@@ -14,8 +14,6 @@ from srpipe.plan.model_info import ModelInfo
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
 
-_BANDS = {1: "grey", 2: "grey + alpha", 3: "RGB", 4: "RGB + alpha"}
-
 
 def add_parser(commands: Commands) -> None:
     """Add the command's arguments."""
@@ -50,7 +48,7 @@ def image_facts(info: ImageInfo) -> dict[str, Any]:
         "image": info.path,
         "size": f"{info.size} pixels ({info.size.megapixels:.1f} MP)",
         "depth": f"{8 * info.sample_bytes} bits a sample",
-        "bands": f"{info.bands} ({_BANDS[info.bands]}, {info.interpretation})",
+        "bands": f"{info.bands} ({info.kind}, {info.interpretation})",
         "profile": f"embedded ICC profile, {info.icc_bytes} bytes" if info.icc_bytes else "none",
         "pages": info.pages,
         "reader": info.loader,
@@ -59,11 +57,12 @@ def image_facts(info: ImageInfo) -> dict[str, Any]:
 
 def model_facts(info: ModelInfo) -> dict[str, Any]:
     """A model's facts as people read them."""
+    low, high = info.value_range
     facts: dict[str, Any] = {
         "model": f"{info.name} ({info.path}, {info.file_bytes} bytes)",
         "input, output": f"{info.input_name}, {info.output_name}",
         "layout": f"{info.layout} {info.dtype}",
-        "channels": f"{info.channels} ({_colours(info)}, 0 to {info.value_range:g})",
+        "channels": f"{info.channels} ({_colours(info)}, {low:g} to {high:g})",
         "scale": info.scale,
         "batch": "free" if info.batch is None else f"fixed at {info.batch}",
         "height": _free_or_fixed(info.height_px, info),
@@ -78,7 +77,9 @@ def model_facts(info: ModelInfo) -> dict[str, Any]:
 
 
 def _colours(info: ModelInfo) -> str:
-    return "luma" if info.channels == 1 else "BGR" if info.bgr else "RGB"
+    if info.channels != 3:
+        return "luma" if info.channels == 1 else "as the image's bands"
+    return "BGR" if info.bgr else "RGB"
 
 
 def _free_or_fixed(fixed_px: int | None, info: ModelInfo) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -43,7 +44,9 @@ def main(arguments: Sequence[str] | None = None, stop: StopRequest | None = None
         arguments: without the program's name; None: the process's own.
         stop: how the run can be asked to stop.
     """
-    options = build_parser().parse_args(arguments)
+    options = build_parser().parse_args(
+        _join_ranges(sys.argv[1:] if arguments is None else arguments)
+    )
     options.stop = stop or StopRequest()
     _set_up_logging(options)
     try:
@@ -58,6 +61,17 @@ def main(arguments: Sequence[str] | None = None, stop: StopRequest | None = None
         place = f"{error.filename}: " if error.filename else ""
         print(f"srpipe: {place}{error.strerror or error}.", file=sys.stderr)
         return 1
+
+
+def _join_ranges(arguments: Sequence[str]) -> list[str]:
+    """Make ``--range -1,1`` one word, because argparse takes ``-1,1`` for an option."""
+    words: list[str] = []
+    for word in arguments:
+        if words and words[-1] == "--range" and re.match(r"-[\d.]", word):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _set_up_logging(options: argparse.Namespace) -> None:

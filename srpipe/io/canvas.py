@@ -93,7 +93,7 @@ class Canvas:
                 + (
                     "half precision overflows there; use a float32 model."
                     if self._plan.model.dtype == "float16"
-                    else "the model file is broken, or wants another value range."
+                    else "the model file is broken, or wants another value range (--range)."
                 )
             )
         self._next_tile += 1

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from srpipe.errors import ModelError
+from srpipe.errors import ModelError, SettingsError
 from srpipe.io.external_data import hash_model
 from srpipe.io.session import Session, Tensor
 from srpipe.plan.geometry import round_up
-from srpipe.plan.model_info import Layout, ModelInfo
+from srpipe.plan.model_info import MAX_CHANNELS, Layout, ModelInfo
+from srpipe.settings import ValueRange, parse_value_range
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 _MULTIPLES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 56, 64, 96, 128)
@@ -29,6 +30,8 @@ _MAX_SCALE = 8
 _REACH_TOLERANCE = 1e-3
 _MAX_REACH_PX = 64
 _MAX_MULTIPLE = 1024
+# Tried in this order where the file leaves the number open.
+_FREE_CHANNELS = (3, 1, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,17 @@ class _Port:
     batch: int | None
     height_px: int | None
     width_px: int | None
-    white: float
+    value_range: ValueRange
+
+    @property
+    def span(self) -> float:
+        """White less black."""
+        return self.value_range[1] - self.value_range[0]
 
     def noise(self, batch: int, height: int, width: int, seed: int = 0) -> Tensor:
         shape = (batch, self.channels, height, width)
-        values = np.random.default_rng(seed).random(shape, np.float32) * self.white
-        return self.laid_out(values)
+        values = np.random.default_rng(seed).random(shape, np.float32) * self.span
+        return self.laid_out(values + np.float32(self.value_range[0]))
 
     def laid_out(self, nchw: Tensor) -> Tensor:
         array = nchw if self.layout == "NCHW" else nchw.transpose(0, 2, 3, 1)
@@ -65,13 +73,20 @@ class _Port:
         return self.nchw(result)
 
 
-def probe_model(path: str | os.PathLike[str], device: str = "cpu", threads: int = 0) -> ModelInfo:
+def probe_model(
+    path: str | os.PathLike[str],
+    device: str = "cpu",
+    threads: int = 0,
+    *,
+    value_range: ValueRange | None = None,
+) -> ModelInfo:
     """Load a model and find out what it does.
 
     Args:
         path: an .onnx file.
         device: where to run the probes.
         threads: cores to use, 0 for all.
+        value_range: what black and white are in its numbers, whatever its metadata say.
 
     Raises:
         ModelError: it cannot be loaded, or is no image-to-image model; the message says what it is.
@@ -79,16 +94,15 @@ def probe_model(path: str | os.PathLike[str], device: str = "cpu", threads: int 
     name = os.fspath(path)
     session = Session(name, device, threads)
     metadata = session.metadata
-    white = _number(name, metadata, "value_range", 1.0)
-    last_reason = ""
-    for port in _ports(name, session, white):
+    reasons = []
+    for port in _ports(name, session, value_range or _value_range(name, metadata)):
         try:
             multiple, scale = _find_scale(name, session, port, metadata)
         except ModelError as error:
-            last_reason = str(error)
+            reasons.append(str(error))
             continue
         return _measure(name, session, port, multiple, scale)
-    raise ModelError(last_reason)
+    raise ModelError(reasons[0])  # the likeliest way to call it
 
 
 def read_model_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -113,7 +127,7 @@ def _measure(name: str, session: Session, port: _Port, multiple: int, scale: int
         output_name=port.output_name,
         layout=port.layout,
         dtype="float16" if port.dtype == "float16" else "float32",
-        channels=1 if port.channels == 1 else 3,
+        channels=port.channels,
         scale=scale,
         batch=batch,
         height_px=port.height_px,
@@ -122,14 +136,29 @@ def _measure(name: str, session: Session, port: _Port, multiple: int, scale: int
         least_px=_find_least(session, port, multiple, scale),
         batch_exact=exact,
         radius_px=_find_radius(name, session, port, multiple, scale),
-        value_range=port.white,
-        bgr=metadata.get("color_order", "rgb").lower() == "bgr",
-        tile_px=int(_number(name, metadata, "tile_size", 1)) if "tile_size" in metadata else None,
+        value_range=port.value_range,
+        white=_whole(name, metadata, "pixel_white"),
+        bgr=port.channels == 3 and _is_bgr(name, metadata),
+        tile_px=_whole(name, metadata, "tile_size"),
         metadata=metadata,
     )
 
 
-def _ports(name: str, session: Session, white: float) -> Iterator[_Port]:
+def _value_range(name: str, metadata: dict[str, str]) -> ValueRange:
+    try:
+        return parse_value_range(metadata.get("value_range", "1"))
+    except SettingsError as error:
+        raise ModelError(f"{name} has unusable metadata: {error}") from None
+
+
+def _is_bgr(name: str, metadata: dict[str, str]) -> bool:
+    order = metadata.get("color_order", "rgb").lower()
+    if order not in ("rgb", "bgr"):
+        raise ModelError(f"{name} has metadata color_order={order!r}: it must be rgb or bgr.")
+    return order == "bgr"
+
+
+def _ports(name: str, session: Session, value_range: ValueRange) -> Iterator[_Port]:
     """The ways in which the model may be called, likeliest first."""
     inputs, outputs = session.inputs, session.outputs
     signature = f"{_signature(inputs)} in, {_signature(outputs)} out"
@@ -146,29 +175,38 @@ def _ports(name: str, session: Session, white: float) -> Iterator[_Port]:
             "float16, the same in and out."
         )
     dims = [d if isinstance(d, int) and d > 0 else None for d in node.shape]
-    found = False
-    for layout, axis in (("NCHW", 1), ("NHWC", 3)):
-        for channels in (3, 1):
-            free = dims[axis] is None and dims[1] is None
-            if dims[axis] != channels and not free:
-                continue
-            found = True
-            height, width = dims[2:4] if axis == 1 else dims[1:3]
-            yield _Port(
-                input_name=node.name,
-                output_name=output.name,
-                layout="NCHW" if layout == "NCHW" else "NHWC",
-                dtype=_DTYPES[node.type],
-                channels=channels,
-                batch=dims[0],
-                height_px=height,
-                width_px=width,
-                white=white,
-            )
-    if not found:
+    ways = _ways(dims)
+    if not ways:
         raise ModelError(
-            f"{name} takes neither 1 nor 3 channels ({signature}): srpipe needs a grey or RGB model."
+            f"{name} takes no image of 1 to {MAX_CHANNELS} channels ({signature}): srpipe needs a "
+            "model of grey, RGB or a few bands."
         )
+    for layout, channels in ways:
+        height, width = dims[2:4] if layout == "NCHW" else dims[1:3]
+        yield _Port(
+            input_name=node.name,
+            output_name=output.name,
+            layout=layout,
+            dtype=_DTYPES[node.type],
+            channels=channels,
+            batch=dims[0],
+            height_px=height,
+            width_px=width,
+            value_range=value_range,
+        )
+
+
+def _ways(dims: list[int | None]) -> list[tuple[Layout, int]]:
+    """Layout and channels that input dimensions allow, likeliest first: RGB, grey, few bands."""
+    ways: list[tuple[Layout, int]] = []
+    layouts: tuple[tuple[Layout, int], ...] = (("NCHW", 1), ("NHWC", 3))
+    for layout, axis in layouts:
+        told = dims[axis]
+        if told is not None and told <= MAX_CHANNELS:
+            ways.append((layout, told))
+        elif told is None and dims[1] is None:
+            ways += [(layout, channels) for channels in _FREE_CHANNELS]
+    return sorted(ways, key=lambda way: (way[1] != 3, way[1]))
 
 
 def _signature(nodes: list[Any]) -> str:
@@ -190,6 +228,10 @@ def _number(
     return value
 
 
+def _whole(name: str, metadata: dict[str, str], key: str) -> int | None:
+    return max(1, int(_number(name, metadata, key, 1))) if key in metadata else None
+
+
 def _find_scale(
     name: str, session: Session, port: _Port, metadata: dict[str, str]
 ) -> tuple[int, int]:
@@ -207,10 +249,16 @@ def _find_scale(
         if result is None:
             continue
         in_height, in_width = port.nchw(batch).shape[2:]
-        seen = f" (an input of {in_width}x{in_height} gives {result.shape[3]}x{result.shape[2]})"
-        scale = result.shape[2] // in_height
-        whole = result.shape[2:] == (in_height * scale, in_width * scale)
-        if whole and 1 <= scale <= _MAX_SCALE and result.shape[1] == port.channels:
+        _, out_channels, out_height, out_width = result.shape
+        seen = f" (an input of {in_width}x{in_height} gives {out_width}x{out_height})"
+        scale = out_height // in_height
+        whole = (out_height, out_width) == (in_height * scale, in_width * scale)
+        if whole and 1 <= scale <= _MAX_SCALE:
+            if out_channels != port.channels:
+                raise ModelError(
+                    f"{name} takes {port.channels} channels and gives {out_channels}: srpipe needs a "
+                    "model that gives as many as it takes."
+                )
             return multiple, scale
     signature = f"{_signature(session.inputs)} in, {_signature(session.outputs)} out"
     raise ModelError(
@@ -236,7 +284,7 @@ def _find_batch(session: Session, port: _Port, multiple: int) -> tuple[int | Non
     if together is None or any(single is None for single in singles):
         return 1, True
     apart = np.concatenate([single for single in singles if single is not None])
-    if not np.allclose(together, apart, rtol=0, atol=1e-2 * port.white):
+    if not np.allclose(together, apart, rtol=0, atol=1e-2 * port.span):
         return 1, True  # the batch is baked in: entries mix
     return None, bool(np.array_equal(together, apart))
 
@@ -270,13 +318,20 @@ def _find_radius(name: str, session: Session, port: _Port, multiple: int, scale:
     width = port.width_px or round_up(2 * _MAX_REACH_PX, multiple)
     half = width // 2
     first = port.noise(port.batch or 1, height, width, seed=1)
-    second = port.nchw(first).copy()
-    second[..., :half] = port.nchw(port.noise(port.batch or 1, height, width, seed=2))[..., :half]
     before = port.run(session, first)
-    after = port.run(session, port.laid_out(second))
-    if before is None or after is None or not np.isfinite(before).all():
+    if before is None or not np.isfinite(before).all():
         return None
-    change = np.abs(after.astype(np.float32) - before.astype(np.float32))[..., half * scale :]
-    reached = np.flatnonzero(change.max(axis=(0, 1, 2)) > _REACH_TOLERANCE * port.white)
-    radius = int(reached[-1]) // scale + 1 if len(reached) else 0
+    radius = 0
+    other = port.nchw(port.noise(port.batch or 1, height, width, seed=2))[..., :half]
+    # Dark as well: a model that pools globally may take no notice of other noise of the same mean.
+    black = port.value_range[0]
+    for left in (other, (other - black) / 4 + black):
+        second = port.nchw(first).copy()
+        second[..., :half] = left
+        after = port.run(session, port.laid_out(second))
+        if after is None or not np.isfinite(after).all():
+            return None
+        change = np.abs(after.astype(np.float32) - before.astype(np.float32))[..., half * scale :]
+        reached = np.flatnonzero(change.max(axis=(0, 1, 2)) > _REACH_TOLERANCE * port.span)
+        radius = max(radius, int(reached[-1]) // scale + 1 if len(reached) else 0)
     return radius if radius < width - half else None

@@ -10,13 +10,15 @@ import numpy as np
 
 from srpipe.errors import InputError, ReadError
 from srpipe.io.identity import identify_file
+from srpipe.io.tiff_tags import has_separate_planes
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import Rect, Size
-from srpipe.plan.image_info import ImageInfo, PixelDtype
+from srpipe.plan.image_info import MAX_BANDS, ImageInfo, PixelDtype
 
 _DTYPES: dict[str, PixelDtype] = {"uchar": "uint8", "ushort": "uint16"}
 _COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "multiband"}
+_GREYS = ("b-w", "grey16")
 # Carried from input to output as libvips holds them; width, height and strips are the output's own.
 _CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data", "orientation")
 
@@ -79,11 +81,18 @@ def _describe(name: str, image: Any, loader: str) -> ImageInfo:
         raise InputError(
             f"{name} is in the colour space {image.interpretation}: convert it to grey or RGB first."
         )
-    if image.bands not in (1, 2, 3, 4):
+    if image.bands > MAX_BANDS:
         raise InputError(
-            f"{name} has {image.bands} bands: srpipe takes grey or RGB, with or without alpha."
+            f"{name} has {image.bands} bands: srpipe takes at most {MAX_BANDS}; save fewer of them."
         )
     fields = image.get_fields()
+    # libvips reads these as a jumble, or not at all.
+    unreadable = "tile-width" in fields or (image.bands > 1 and image.interpretation in _GREYS)
+    if loader.startswith("tiffload") and unreadable and has_separate_planes(name):
+        raise InputError(
+            f"{name} stores its {image.bands} bands one after another, which srpipe cannot read: save "
+            "it pixel by pixel (gdal_translate -co INTERLEAVE=PIXEL) first."
+        )
     untrusted = is_untrusted(loader)
     return ImageInfo(
         path=name,

@@ -58,7 +58,7 @@ def check_options(spec: OutputSpec, image: ImageInfo) -> None:
     """
     dtype = "uchar" if image.dtype == "uint8" else "ushort"
     pixels = pyvips.Image.black(16, 16, bands=image.bands).cast(dtype)
-    pixels = pixels.copy(interpretation=_INTERPRETATIONS[image.colours, image.dtype])
+    pixels = pixels.copy(interpretation=_interpretation(image, spec))
     try:
         with tempfile.NamedTemporaryFile(suffix=Path(spec.path).suffix) as file:
             pixels.write_to_target(pyvips.Target.new_to_file(file.name), spec.vips_format)
@@ -68,6 +68,16 @@ def check_options(spec: OutputSpec, image: ImageInfo) -> None:
             f"({first_line(error)}): check them in libvips' documentation of its {spec.format.name} "
             "saver."
         ) from None
+
+
+def _interpretation(image: ImageInfo, spec: OutputSpec) -> str:
+    """The output's colour space, by libvips' name."""
+    if image.is_picture:
+        return _INTERPRETATIONS[image.colours, image.dtype]
+    if image.interpretation == "multiband" and spec.format.name == "TIFF":
+        # libvips would write it as RGB and alpha.
+        return _INTERPRETATIONS[1, image.dtype]
+    return image.interpretation
 
 
 class ImageWriter:
@@ -161,7 +171,7 @@ class ImageWriter:
         gate = gate.crop(0, 0, 1, size.height)
         wide = gate.embed(0, 0, size.width, size.height, extend="copy")
         # The gate first: libvips prepares operands in their order.
-        interpretation = _INTERPRETATIONS[plan.image.colours, plan.image.dtype]
+        interpretation = _interpretation(plan.image, plan.output)
         return (wide | pixels).copy(interpretation=interpretation)
 
     def _send(self, data: bytes) -> None:

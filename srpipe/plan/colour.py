@@ -1,6 +1,7 @@
 """From pixels to the model's channels, and back to the image's bands.
 
-A model of three channels sees RGB; a grey image is shown three times and comes back as the mean.
+A model of as many channels as the image has bands sees them as they are, whatever they mean. Else:
+a model of three channels sees RGB; a grey image is shown three times and comes back as the mean.
 A model of one channel sees the luma of an RGB image; its chroma, like any alpha, is resized.
 Luma: Rec. ITU-R BT.601-7, 2.5.1. Chroma kept and luma replaced is the same as adding the change of
 luma to R, G and B, because YCbCr is linear in RGB.
@@ -9,12 +10,13 @@ luma to R, G and B, because YCbCr is linear in RGB.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from srpipe.plan.model_info import Layout
+from srpipe.settings import ValueRange
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Planes = npt.NDArray[np.float32]
@@ -25,28 +27,32 @@ BICUBIC_RADIUS_PX = 2
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ColourPath:
     """How an image's bands travel through a model's channels."""
 
     bands: int
-    """Of the image: 1 to 4, alpha last where it is even."""
+    """Of the image."""
+    colours: int
+    """How many of them, from the first, the model sees: ``channels``, or 1 shown three times, or 3
+    seen as luma. The others are resized."""
     channels: int
-    """Of the model: 1 or 3."""
+    """Of the model."""
     bgr: bool
-    value_range: float
+    """The model wants its channels in reverse."""
+    value_range: ValueRange
+    """What the pixel values 0 and ``white`` are in the model's numbers."""
+    white: int
+    highest: int
+    """The largest pixel value: the image's type holds it, and results are clipped there, not at
+    ``white``."""
     layout: Layout
     scale: int
 
     @property
-    def colours(self) -> Literal[1, 3]:
-        """Bands of the image without alpha."""
-        return 3 if self.bands >= 3 else 1
-
-    @property
     def needs_source(self) -> bool:
         """Whether finishing a tile needs its input pixels (alpha or chroma to resize)."""
-        return self.bands in (2, 4) or self.channels < self.colours
+        return self.bands > self.colours or self.channels < self.colours
 
     def pack(self, pixels: Pixels, out: npt.NDArray[np.floating]) -> None:
         """Write one padded tile as the model wants it.
@@ -56,13 +62,17 @@ class ColourPath:
             out: (C, H, W) or (H, W, C) as ``layout`` says, float32 or float16: one entry of a batch.
         """
         planes = out if self.layout == "NCHW" else out.transpose(2, 0, 1)
-        colours = pixels[..., : self.colours].transpose(2, 0, 1)
-        white = np.float32(np.iinfo(pixels.dtype).max / self.value_range)
+        colours: npt.NDArray[Any] = pixels[..., : self.colours].transpose(2, 0, 1)
+        low, high = self.value_range
+        step = np.float32(self.white / (high - low))
         if self.channels < self.colours:
-            planes[...] = luma(colours.astype(np.float32)) / white
+            colours = luma(colours.astype(np.float32))
+        elif self.bgr:
+            colours = colours[::-1]
+        if low:
+            planes[...] = np.divide(colours, step, dtype=np.float32) + np.float32(low)
         else:
-            order = slice(None, None, -1) if self.bgr else slice(None)
-            np.divide(colours[order], white, out=planes, casting="unsafe", dtype=np.float32)
+            np.divide(colours, step, out=planes, casting="unsafe", dtype=np.float32)
 
     def unpack(self, result: npt.NDArray[np.floating], pixels: Pixels | None) -> Planes:
         """Turn one result into planes of the image's bands.
@@ -73,20 +83,25 @@ class ColourPath:
                 ``needs_source``.
 
         Returns:
-            (bands, height, width) float32 in [0, 1], output pixels; may share memory with ``result``.
+            (bands, height, width) float32 in [0, 1], 1 being ``highest``, output pixels; may share
+            memory with ``result``.
         """
         planes = result if self.layout == "NCHW" else result.transpose(2, 0, 1)
         planes = np.ascontiguousarray(planes, np.float32)
         if self.bgr:
             planes = planes[::-1]
-        if self.value_range != 1:
-            planes = planes / np.float32(self.value_range)
+        low, high = self.value_range
+        if low:
+            planes = planes - np.float32(low)
+        step = np.float32((high - low) * self.highest / self.white)
+        if step != 1:
+            planes = planes / step
         if self.channels > self.colours:
             planes = planes.mean(axis=0, keepdims=True, dtype=np.float32)
         if not self.needs_source:
             return np.ascontiguousarray(planes)  # BGR has turned it
         assert pixels is not None
-        if self.channels == self.colours or self.colours == 1:
+        if self.channels >= self.colours:
             return np.concatenate([planes, resize_plain(pixels[..., self.colours :], self.scale)])
         plain = resize_plain(pixels, self.scale)
         planes = plain[:3] + (planes - luma(plain[:3]))

@@ -23,12 +23,14 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         versions: of the software whose arithmetic the result depends on, by name.
     """
     image, model, grid = plan.image, plan.model, plan.grid
+    (low, high), order = model.value_range, "bgr" if model.bgr else "rgb"
     facts = {
         "input size": f"{image.identity.size_bytes} bytes",
         "input changed at": _utc(image.identity.modified_ns),
         "input content": image.identity.sha256[:16],
         "image": f"{image.size}, {image.bands} bands, {image.dtype}, {image.interpretation}",
         "model": f"{model.name} {model.sha256[:16]}",
+        "values": f"0 to {plan.white} are {low} to {high}, {order}",
         "scale": str(plan.scale),
         "tile size": str(grid.tile),
         "overlap": f"{grid.x.overlap_px}x{grid.y.overlap_px}",

@@ -12,6 +12,9 @@ from srpipe.plan.geometry import Size
 
 PixelDtype = Literal["uint8", "uint16"]
 
+MAX_BANDS = 64
+_COLOUR_SPACES = ("srgb", "rgb", "rgb16")
+
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
@@ -29,8 +32,8 @@ class ImageInfo:
 
     path: str
     size: Size
-    bands: Literal[1, 2, 3, 4]
-    """Grey, grey + alpha, RGB, RGB + alpha."""
+    bands: int
+    """1 to 64."""
     dtype: PixelDtype
     """From the file's type, never from the values of a tile."""
     interpretation: str
@@ -47,14 +50,35 @@ class ImageInfo:
     identity: FileIdentity
 
     @property
-    def colours(self) -> Literal[1, 3]:
-        """Bands without alpha."""
-        return 3 if self.bands >= 3 else 1
+    def has_alpha(self) -> bool:
+        """Whether the last band is alpha: beside one band, or beside three that are said to be RGB."""
+        if self.bands == 2:
+            return self.interpretation != "multiband"
+        return self.bands == 4 and self.interpretation in _COLOUR_SPACES
 
     @property
-    def has_alpha(self) -> bool:
-        """Whether the last band is alpha."""
-        return self.bands in (2, 4)
+    def colours(self) -> int:
+        """Bands without alpha: 1 is grey, 3 is RGB."""
+        return self.bands - self.has_alpha
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is grey or RGB; else its bands are data, such as a satellite's, none of them
+        alpha.
+        """
+        return self.colours in (1, 3)
+
+    @property
+    def kind(self) -> str:
+        """What its bands are, as people read it."""
+        if not self.is_picture:
+            return "data, no alpha"
+        return ("grey" if self.colours == 1 else "RGB") + (" + alpha" if self.has_alpha else "")
+
+    @property
+    def highest(self) -> int:
+        """The largest value of a sample that its type holds."""
+        return 255 if self.dtype == "uint8" else 65535
 
     @property
     def numpy_dtype(self) -> npt.DTypeLike:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from srpipe.errors import SettingsError
+from srpipe.plan.bands import as_asked, bands_seen, check_bands, find_white
 from srpipe.plan.colour import BICUBIC_RADIUS_PX, ColourPath
 from srpipe.plan.geometry import Size, round_up
 from srpipe.plan.grid import Grid, plan_axis
@@ -40,6 +41,9 @@ class Plan:
 
     image: ImageInfo
     model: ModelInfo
+    """As it is used in this job: settings have replaced what its metadata say."""
+    white: int
+    """The pixel value that is white to the model."""
     output: OutputSpec
     grid: Grid
     blend: Blend
@@ -81,9 +85,12 @@ class Plan:
         """How bands travel through the model."""
         return ColourPath(
             bands=self.image.bands,
+            colours=bands_seen(self.image, self.model),
             channels=self.model.channels,
             bgr=self.model.bgr,
             value_range=self.model.value_range,
+            white=self.white,
+            highest=self.image.highest,
             layout=self.model.layout,
             scale=self.scale,
         )
@@ -167,9 +174,14 @@ def make_plan(
         job_dir: the job's folder.
 
     Raises:
-        SettingsError: tile size, overlap and batch size do not fit the model.
+        InputError: the model cannot work on the image's bands.
+        SettingsError: tile size, overlap, batch size, white or channel order do not fit the model
+            or the image.
         OutputError: the format cannot hold the result.
     """
+    model = as_asked(model, settings)
+    check_bands(image, model)
+    white = find_white(settings, image, model)
     output = fit_output(output, image, image.size.scaled(model.scale))
     grid = plan_grid(settings, image, model)
     batch_size = _batch_size(settings, model, device, grid.n_tiles)
@@ -182,6 +194,7 @@ def make_plan(
     return Plan(
         image=image,
         model=model,
+        white=white,
         output=output,
         grid=grid,
         blend=settings.blend,
@@ -266,7 +279,8 @@ def _reach_px(model: ModelInfo, image: ImageInfo) -> int | None:
     """How far a pixel of the input reaches, what is resized beside the model included."""
     if model.radius_px is None:
         return None
-    resized = model.scale > 1 and (image.has_alpha or model.channels < image.colours)
+    seen = bands_seen(image, model)
+    resized = model.scale > 1 and (image.bands > seen or model.channels < seen)
     return max(model.radius_px, BICUBIC_RADIUS_PX if resized else 0)
 
 

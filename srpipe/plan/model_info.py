@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from srpipe.settings import ValueRange
+
 Layout = Literal["NCHW", "NHWC"]
+
+MAX_CHANNELS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +27,8 @@ class ModelInfo:
     layout: Layout
     dtype: Literal["float32", "float16"]
     """Of input and output."""
-    channels: Literal[1, 3]
+    channels: int
+    """In and out, 1 to 64: 1 is grey, 3 is RGB, any other number takes an image of as many bands."""
     scale: int
     """Output pixels per input pixel on an axis, 1 to 8."""
     batch: int | None
@@ -41,10 +46,12 @@ class ModelInfo:
     radius_px: int | None
     """How far an input pixel reaches in the output, beyond 1/1000 of the range; None if farther
     than the probe could see."""
-    value_range: float
-    """White in the model's numbers: 1 or 255."""
+    value_range: ValueRange
+    """Black and white in the model's numbers: (0, 1), (0, 255), (-1, 1) …"""
+    white: int | None
+    """The pixel value that is white to the model; None: the largest that the image's type holds."""
     bgr: bool
-    """The model wants blue first."""
+    """The model, of three channels, wants blue first."""
     tile_px: int | None
     """The tile size that the file's metadata recommends."""
     metadata: dict[str, str]

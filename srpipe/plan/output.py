@@ -23,18 +23,20 @@ class Format:
     max_side_px: int
     sixteen_bit: bool
     alpha: bool
+    any_bands: bool
+    """It holds bands too that are neither grey nor RGB."""
     default_options: str
     typical_ratio: float
     """File bytes per raw byte of a photograph, for the space check."""
 
 
 FORMATS = (
-    Format("TIFF", (".tif", ".tiff"), 2**31 - 1, True, True,
+    Format("TIFF", (".tif", ".tiff"), 2**31 - 1, True, True, True,
            "compression=deflate,predictor=horizontal,level=1,tile", 0.7),
-    Format("PNG", (".png",), 2**31 - 1, True, True, "", 0.7),
-    Format("JPEG", (".jpg", ".jpeg"), 65535, False, False, "Q=95", 0.35),
-    Format("WebP", (".webp",), 16383, False, True, "Q=90", 0.25),
-    Format("libvips", (".v", ".vips"), 2**31 - 1, True, True, "", 1.0),
+    Format("PNG", (".png",), 2**31 - 1, True, True, False, "", 0.7),
+    Format("JPEG", (".jpg", ".jpeg"), 65535, False, False, False, "Q=95", 0.35),
+    Format("WebP", (".webp",), 16383, False, True, False, "Q=90", 0.25),
+    Format("libvips", (".v", ".vips"), 2**31 - 1, True, True, True, "", 1.0),
 )  # fmt: skip
 
 
@@ -96,7 +98,7 @@ def fit_output(spec: OutputSpec, image: ImageInfo, size: Size) -> OutputSpec:
         size: of the output, pixels.
 
     Raises:
-        OutputError: too large, too deep, or with alpha for the format.
+        OutputError: too large, too deep, with alpha or with too many bands for the format.
     """
     fmt = spec.format
     if max(size.width, size.height) > fmt.max_side_px:
@@ -113,6 +115,11 @@ def fit_output(spec: OutputSpec, image: ImageInfo, size: Size) -> OutputSpec:
         raise OutputError(
             f"{image.path} has an alpha channel and {fmt.name} holds none: write {spec.path} as "
             ".tif or .png instead."
+        )
+    if not image.is_picture and not fmt.any_bands:
+        raise OutputError(
+            f"{image.path} has {image.bands} bands ({image.kind}) and {fmt.name} holds only grey or "
+            f"RGB: write {spec.path} as .tif instead."
         )
     raw_bytes = size.pixels * image.bands * image.sample_bytes
     large = raw_bytes * max(1.0, spec.estimated_ratio) > _CLASSIC_TIFF_BYTES
