@@ -16,6 +16,7 @@ import numpy as np
 
 from srpipe.errors import ModelError
 from srpipe.io.external_data import hash_model
+from srpipe.io.model_sidecar import complete_metadata, warn_of_other_scale
 from srpipe.io.session import Session, Tensor
 from srpipe.plan.geometry import round_up
 from srpipe.plan.model_info import Layout, ModelInfo
@@ -78,7 +79,7 @@ def probe_model(path: str | os.PathLike[str], device: str = "cpu", threads: int 
     """
     name = os.fspath(path)
     session = Session(name, device, threads)
-    metadata = session.metadata
+    metadata = session.metadata = complete_metadata(name, session.metadata)
     white = _number(name, metadata, "value_range", 1.0)
     last_reason = ""
     for port in _ports(name, session, white):
@@ -87,6 +88,7 @@ def probe_model(path: str | os.PathLike[str], device: str = "cpu", threads: int 
         except ModelError as error:
             last_reason = str(error)
             continue
+        warn_of_other_scale(name, metadata, scale)
         return _measure(name, session, port, multiple, scale)
     raise ModelError(last_reason)
 
@@ -97,7 +99,8 @@ def read_model_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
         ModelError: it cannot be loaded.
     """
-    return Session(os.fspath(path), "cpu", 1).metadata
+    name = os.fspath(path)
+    return complete_metadata(name, Session(name, "cpu", 1).metadata)
 
 
 def _measure(name: str, session: Session, port: _Port, multiple: int, scale: int) -> ModelInfo:
