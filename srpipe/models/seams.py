@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from srpipe.io.session import Session
 from srpipe.io.source import read_image_info
 from srpipe.io.vips import pyvips
 from srpipe.plan.colour import Pixels, pad_edges
-from srpipe.plan.geometry import Size
+from srpipe.plan.geometry import Size, round_up
 from srpipe.plan.grid import AxisGrid
 from srpipe.plan.job import DEFAULT_TILE_SIZE_PX, Plan, make_plan
 from srpipe.plan.model_info import ModelInfo
@@ -150,14 +150,16 @@ def measure_seams(
 
 def classify(*grids: GridDifference) -> SeamClass:
     """The seam class that differences speak for; the worst grid decides."""
-    if all(d.largest_levels <= EXACT_LEVELS for grid in grids for d in (grid.at_seams, grid.away)):
+    return max(map(_class_of, grids), key=get_args(SeamClass).index)
+
+
+def _class_of(grid: GridDifference) -> SeamClass:
+    seams, away = grid.at_seams, grid.away
+    if max(seams.largest_levels, away.largest_levels) <= EXACT_LEVELS:
         return "exact"
-    far_as_near = any(
-        grid.away.mean_levels > _FAR_LEVELS
-        or grid.away.mean_levels >= _FAR_SHARE * grid.at_seams.mean_levels
-        for grid in grids
-    )
-    return "discouraged" if far_as_near else "blended"
+    if away.mean_levels > min(_FAR_LEVELS, _FAR_SHARE * seams.mean_levels):
+        return "discouraged"
+    return "blended"
 
 
 class _PlanMaker:
@@ -190,14 +192,19 @@ def _side_and_shift(maker: _PlanMaker, settings: Settings) -> tuple[int, int]:
     info = maker.info
     multiple_px = info.multiple_px
     tile_px = max(_wanted_px(info, settings.tile_size) // multiple_px * multiple_px, multiple_px)
-    axis = maker.plan(7 * tile_px // 4, settings).grid.x  # two tiles, a little smaller
-    side_px = 2 * tile_px - axis.overlap_px
+    smaller_px = round_up(7 * tile_px // 4, multiple_px)  # two tiles too, but smaller ones
+    # Of two sides that differ by the multiple, one needs no more overlap than was asked for.
+    overlap_px = min(
+        maker.plan(side_px, settings).grid.x.overlap_px
+        for side_px in (smaller_px, smaller_px + multiple_px)
+    )
+    side_px = 2 * tile_px - overlap_px
     if side_px > MAX_TILE_SIZE_PX:
         raise SettingsError(
             f"tiles of {tile_px} are too large to measure seams: the whole crop of {side_px} "
             f"pixels must not exceed {MAX_TILE_SIZE_PX}."
         )
-    stride_px = tile_px - axis.overlap_px
+    stride_px = tile_px - overlap_px
     return side_px, max(stride_px // 2 // multiple_px, 1) * multiple_px
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from srpipe.errors import OutOfMemoryError, SrpipeError, StageError
 from srpipe.io.session import Session
 from srpipe.plan.geometry import Size
+from srpipe.plan.job import DEFAULT_TILE_SIZE_PX
 from srpipe.plan.model_info import ModelInfo
 
 DEFAULT_TIMEOUT_S = 120.0
@@ -46,6 +47,13 @@ class TileMemory:
     def as_dict(self) -> dict[str, Any]:
         """All fields as plain values, for JSON."""
         return asdict(self)
+
+
+def default_tile(info: ModelInfo) -> Size:
+    """The tile that ``srpipe enhance`` uses on a large image unless told otherwise, input pixels."""
+    multiple_px = info.multiple_px
+    free_px = max((info.tile_px or DEFAULT_TILE_SIZE_PX) // multiple_px, 1) * multiple_px
+    return Size(info.width_px or free_px, info.height_px or free_px)
 
 
 def measure_tile_memory(

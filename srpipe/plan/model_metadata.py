@@ -47,12 +47,13 @@ def read_foreign(
     Returns:
         Some of ``name``, ``author``, ``licence``, ``purpose``, ``architecture``, ``tile_size``,
         ``value_range`` and ``scale_hint``, none of which ``props`` has. What makes no sense is left
-        out. A hint is no fact: only running the model tells its scale.
+        out. A hint is no fact: only running the model tells its scale. ``props`` with a ``scale``
+        need none.
     """
     found: dict[str, str] = {}
     for facts in (_from_props(props), _from_sidecar(sidecar or {}), _from_name(file_name)):
         for key, value in facts:
-            if key not in props:
+            if key not in props and not (key == "scale_hint" and "scale" in props):
                 found.setdefault(key, value)
     return found
 
