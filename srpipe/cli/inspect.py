@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srpipe.api import bundled_models, find_model, probe_model, read_image_info
+from srpipe.api import bundled_models, find_model, read_image_info
+from srpipe.errors import SettingsError
 from srpipe.plan.image_info import ImageInfo
-from srpipe.plan.model_info import ModelInfo
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -17,28 +17,52 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Commands) -> None:
     """Add the command's arguments."""
-    parser = commands.add_parser("inspect", help="show what srpipe sees in an image or a model")
-    parser.add_argument("file", metavar="FILE", help="an image, an .onnx file, or a bundled model")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--allow-untrusted", action="store_true", help="as for 'srpipe enhance'")
+    parser = commands.add_parser(
+        "inspect",
+        help="show what srpipe sees in an image or a model",
+        description="Show what srpipe sees in an image, or finds out about a model by running it.",
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", help="an image, an .onnx file, or a bundled model")
+    add("--json", action="store_true", help="one JSON object on stdout")
+    add("--allow-untrusted", action="store_true", help="as for 'srpipe enhance'")
+    seams = parser.add_argument_group("seams of a model")
+    add = seams.add_argument
+    add(
+        "--seams",
+        nargs="?",
+        const="",
+        metavar="IMAGE",
+        help="measure what tiles change, on the middle of IMAGE or on a picture of srpipe's own",
+    )
+    add("-t", "--tile-size", type=int, metavar="N", help="side of a tile; default as for enhance")
+    add("--overlap", type=int, metavar="N", help="pixels tiles share; default as for enhance")
+    add("--write", action="store_true", help="store the seam class in FILE's metadata")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Carry the command out."""
-    is_model = Path(options.file).suffix.lower() == ".onnx" or options.file in bundled_models()
-    info: ModelInfo | ImageInfo
-    if is_model:
-        info = probe_model(find_model(options.file))
+    facts: dict[str, Any]
+    if _is_model(options.file):
+        _check_seam_options(options)
+        from srpipe.cli.model_report import examine_model
+
+        examined = examine_model(
+            find_model(options.file),
+            seams=options.seams,
+            tile_size=options.tile_size,
+            overlap=options.overlap,
+            write=options.write,
+            allow_untrusted=options.allow_untrusted,
+        )
+        plain, facts = examined.as_dict(), examined.facts()
+    elif options.seams is not None:
+        raise SettingsError(f"--seams is for models, and {options.file} is no .onnx file.")
     else:
         info = read_image_info(options.file, allow_untrusted=options.allow_untrusted)
-    if options.json:
-        print(json.dumps({"kind": "model" if is_model else "image"} | info.as_dict(), default=str))
-        return 0
-    facts = model_facts(info) if isinstance(info, ModelInfo) else image_facts(info)
-    width = max(len(key) for key in facts)
-    for key, value in facts.items():
-        print(f"{key:{width}}  {value}")
+        plain, facts = {"kind": "image"} | info.as_dict(), image_facts(info)
+    print(json.dumps(plain, default=str) if options.json else _layout(facts))
     return 0
 
 
@@ -55,34 +79,26 @@ def image_facts(info: ImageInfo) -> dict[str, Any]:
     }
 
 
-def model_facts(info: ModelInfo) -> dict[str, Any]:
-    """A model's facts as people read them."""
-    low, high = info.value_range
-    facts: dict[str, Any] = {
-        "model": f"{info.name} ({info.path}, {info.file_bytes} bytes)",
-        "input, output": f"{info.input_name}, {info.output_name}",
-        "layout": f"{info.layout} {info.dtype}",
-        "channels": f"{info.channels} ({_colours(info)}, {low:g} to {high:g})",
-        "scale": info.scale,
-        "batch": "free" if info.batch is None else f"fixed at {info.batch}",
-        "height": _free_or_fixed(info.height_px, info),
-        "width": _free_or_fixed(info.width_px, info),
-        "batch exact": "yes: the same bits as one by one" if info.batch_exact else "no",
-        "radius": "beyond the probe"
-        if info.radius_px is None
-        else f"{info.radius_px} input pixels",
-        "sha256": info.sha256,
-    }
-    return facts | {f"metadata {key}": value for key, value in sorted(info.metadata.items())}
+def _is_model(file: str) -> bool:
+    return Path(file).suffix.lower() == ".onnx" or file in bundled_models()
 
 
-def _colours(info: ModelInfo) -> str:
-    if info.channels != 3:
-        return "luma" if info.channels == 1 else "as the image's bands"
-    return "BGR" if info.bgr else "RGB"
+def _check_seam_options(options: argparse.Namespace) -> None:
+    if options.seams is None and (
+        options.write or options.tile_size or options.overlap is not None
+    ):
+        raise SettingsError("--write, --tile-size and --overlap go with --seams: add it.")
+    if options.write and options.file in bundled_models():
+        raise SettingsError(
+            f"--write would change the bundled model {options.file}: name an .onnx file of your own."
+        )
 
 
-def _free_or_fixed(fixed_px: int | None, info: ModelInfo) -> str:
-    if fixed_px is not None:
-        return f"fixed at {fixed_px}"
-    return f"free, multiples of {info.multiple_px} from {info.least_px}"
+def _layout(facts: dict[str, Any]) -> str:
+    """One fact a line, further lines of a fact below its first."""
+    width = max(len(key) for key in facts)
+    lines = []
+    for key, value in facts.items():
+        first, *others = str(value).split("\n")
+        lines += [f"{key:{width}}  {first}", *(f"{'':{width}}  {other}" for other in others)]
+    return "\n".join(lines)

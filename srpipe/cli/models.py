@@ -11,7 +11,7 @@ from srpipe.settings import DEFAULT_MODEL
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
 
-_COLUMNS = ("name", "scale", "kB", "licence", "what for")
+_COLUMNS = ("name", "scale", "kB", "licence", "seams", "what for")
 
 
 def add_parser(commands: Commands) -> None:
@@ -31,6 +31,7 @@ def run(_options: argparse.Namespace) -> int:
                 f"x{metadata.get('scale', '?')}",
                 str(round(path.stat().st_size / 1000)),
                 metadata.get("licence", "?"),
+                metadata.get("seam_class", "?"),
                 metadata.get("purpose", ""),
             )
         )

@@ -16,6 +16,7 @@ import numpy as np
 
 from srpipe.errors import ModelError, SettingsError
 from srpipe.io.external_data import hash_model
+from srpipe.io.model_sidecar import complete_metadata, warn_of_other_scale
 from srpipe.io.session import Session, Tensor
 from srpipe.plan.geometry import round_up
 from srpipe.plan.model_info import MAX_CHANNELS, Layout, ModelInfo
@@ -93,7 +94,7 @@ def probe_model(
     """
     name = os.fspath(path)
     session = Session(name, device, threads)
-    metadata = session.metadata
+    metadata = session.metadata = complete_metadata(name, session.metadata)
     reasons = []
     for port in _ports(name, session, value_range or _value_range(name, metadata)):
         try:
@@ -101,6 +102,7 @@ def probe_model(
         except ModelError as error:
             reasons.append(str(error))
             continue
+        warn_of_other_scale(name, metadata, scale)
         return _measure(name, session, port, multiple, scale)
     raise ModelError(reasons[0])  # the likeliest way to call it
 
@@ -111,7 +113,8 @@ def read_model_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
         ModelError: it cannot be loaded.
     """
-    return Session(os.fspath(path), "cpu", 1).metadata
+    name = os.fspath(path)
+    return complete_metadata(name, Session(name, "cpu", 1).metadata)
 
 
 def _measure(name: str, session: Session, port: _Port, multiple: int, scale: int) -> ModelInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +14,12 @@ from srpipe.errors import ModelError, OutputError
 from srpipe.io.external_data import external_files
 
 
-def load_graph(path: str | os.PathLike[str]) -> onnx.ModelProto:
-    """Read an .onnx file, its weights in other files included.
+def load_graph(path: str | os.PathLike[str], *, external: bool = True) -> onnx.ModelProto:
+    """Read an .onnx file.
+
+    Args:
+        path: the file.
+        external: read its weights in other files too.
 
     Raises:
         ModelError: missing, damaged, or it keeps weights outside its folder.
@@ -24,7 +29,7 @@ def load_graph(path: str | os.PathLike[str]) -> onnx.ModelProto:
         raise ModelError(f"model file {name} does not exist: check the path.")
     external_files(name)
     try:
-        return onnx.load(name)
+        return onnx.load(name, load_external_data=external)
     except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{name} cannot be loaded as an ONNX model: {error}") from None
 
@@ -41,7 +46,8 @@ def save_graph(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
         onnx.save(model, unfinished)
         os.replace(unfinished, target)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
         raise OutputError(
             f"{target} cannot be written ({error.strerror}): check the folder and its free space."
         ) from None
@@ -55,3 +61,15 @@ def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
 def add_metadata(model: onnx.ModelProto, entries: Mapping[str, str]) -> None:
     """Set key-value pairs in place, keeping those under other keys."""
     onnx.helper.set_model_props(model, metadata_of(model) | dict(entries))
+
+
+def write_metadata(path: str | os.PathLike[str], entries: Mapping[str, str]) -> None:
+    """Set key-value pairs in an .onnx file, and change nothing else.
+
+    Raises:
+        ModelError: as :func:`load_graph`.
+        OutputError: the folder cannot be written to.
+    """
+    model = load_graph(path, external=False)
+    add_metadata(model, entries)
+    save_graph(model, path)

@@ -1,0 +1,65 @@
+"""Metadata of a model file, with what others wrote in it and beside it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from srpipe.plan.model_metadata import read_foreign
+
+logger = logging.getLogger(__name__)
+
+# OpenModelDB's entries take a few kB.
+_MAX_SIDECAR_BYTES = 1_000_000
+
+
+def complete_metadata(path: str, props: Mapping[str, str]) -> dict[str, str]:
+    """The key-value pairs of a model file and what others say of it, the file's own first.
+
+    Args:
+        path: the .onnx file.
+        props: its key-value pairs.
+    """
+    file = Path(path)
+    return dict(props) | read_foreign(props, read_sidecar(file.with_suffix(".json")), file.name)
+
+
+def read_sidecar(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None, with a warning, if it is damaged, and None without one."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_SIDECAR_BYTES + 1)
+    except OSError as error:
+        logger.warning("%s cannot be read (%s): it is ignored.", path, error.strerror)
+        return None
+    if len(content) > _MAX_SIDECAR_BYTES:
+        logger.warning("%s is too large to describe a model: it is ignored.", path)
+        return None
+    try:
+        sidecar = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        logger.warning("%s is no JSON (%s): it is ignored.", path, error)
+        return None
+    return sidecar if isinstance(sidecar, dict) else None
+
+
+def warn_of_other_scale(path: str, metadata: Mapping[str, str], scale: int) -> None:
+    """Say so where a model's metadata or name speaks of another scale than it has."""
+    told = metadata.get("scale", metadata.get("scale_hint", ""))
+    try:
+        differs = float(told) != scale
+    except ValueError:  # it says nothing
+        return
+    if differs:
+        logger.warning(
+            "%s enlarges %d times, though its metadata or name says %.20s: check that it is the "
+            "model you mean.",
+            path,
+            scale,
+            told,
+        )
