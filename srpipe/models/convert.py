@@ -94,7 +94,7 @@ def convert_model(
         difference = None
         if not not_compared:
             most = _MOST_CHANGE_HALF if fp16 else _MOST_CHANGE
-            difference = _compare(found.run(tile), Runner(unnamed).run(tile), most)
+            difference = compare(found.run(tile), Runner(unnamed).run(tile), most)
         batch_difference = check_batch(unnamed)
         info = probe_model(unnamed)
         os.replace(unnamed, path)
@@ -130,7 +130,7 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
     return path
 
 
-def _compare(expected: Tensor, result: Tensor, most: float) -> float:
+def compare(expected: Tensor, result: Tensor, most: float) -> float:
     """The largest difference as a share of what is expected.
 
     Raises:

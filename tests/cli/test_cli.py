@@ -120,7 +120,7 @@ def test_truncated_input(tmp_path: Path, suffix: str, workers: int | None) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-m", "lite-x9"], "did you mean 'lite-x2'"),
+        (["-m", "lite2"], "did you mean 'lite-x2'"),
         (["-m", "nowhere.onnx"], "nowhere.onnx does not exist"),
         (["-t", "64", "--overlap", "32"], "half of the tile size"),
         (["-t", "-1"], "tile_size is -1"),

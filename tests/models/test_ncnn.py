@@ -35,7 +35,7 @@ MODELS = [
 @cache
 def _converted(package: str, name: str) -> onnx.ModelProto:
     param = packaged_model(package, name)
-    return convert_ncnn(param, param.with_suffix(".bin"))
+    return convert_ncnn(param, param.with_suffix(".bin"))[0]
 
 
 def _photographs(size: int) -> list[np.ndarray]:
@@ -104,18 +104,18 @@ def test_unknown_layers_are_all_named(tmp_path: Path) -> None:
     ]
     param = write_model(tmp_path, lines)
     with pytest.raises(ModelError, match=r"does not convert: Gemm, LSTM\."):
-        convert_ncnn(param, param.with_suffix(".bin"))
+        convert_ncnn(param, param.with_suffix(".bin"))[0]
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:
     param = write_model(tmp_path, ["Input i 0 1 x 2=3", "PReLU p 1 1 x y 0=3"], raw(np.ones(4)))
     with pytest.raises(ModelError, match=r"made\.param cannot be converted: .*4 bytes more"):
-        convert_ncnn(param, param.with_suffix(".bin"))
+        convert_ncnn(param, param.with_suffix(".bin"))[0]
     param = write_model(tmp_path, ["Input i 0 1 x 2=3", "Pooling p 1 1 x y 4=1"])
     with pytest.raises(
         ModelError, match=r"made\.param cannot be converted: the size of its output"
     ):
-        convert_ncnn(param, param.with_suffix(".bin"))
+        convert_ncnn(param, param.with_suffix(".bin"))[0]
 
 
 @pytest.mark.parametrize("image", ["Input i 0 1 x", "Input i 0 1 x 0=8 1=8 2=1"])
@@ -128,7 +128,7 @@ def test_channels_of_the_input(tmp_path: Path, image: str) -> None:
     ]
     param = write_model(tmp_path, lines, bytes(4) + raw(np.full(1, 2.0)))
     path = tmp_path / "grey.onnx"
-    save_graph(convert_ncnn(param, param.with_suffix(".bin")), path)
+    save_graph(convert_ncnn(param, param.with_suffix(".bin"))[0], path)
     assert probe_model(path).channels == 1
     result = run_onnx(path.read_bytes(), np.ones((1, 1, 5, 6), np.float32))
     np.testing.assert_array_equal(result, np.full((1, 1, 5, 6), 3.0))

