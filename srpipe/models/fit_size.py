@@ -74,7 +74,11 @@ def _measure(model: onnx.ModelProto) -> SizeRule:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         save_graph(model, path)
-        session = Session(str(path), "cpu", 0)
+        try:
+            session = Session(str(path), "cpu", 0)
+        except ModelError as error:
+            reason = str(error).removeprefix(str(path))
+            raise ModelError(f"as ONNX, its graph{reason}") from None
 
         def run(height: int, width: int) -> tuple[int, ...] | None:
             image = np.zeros((1, channels, height, width), np.float32)

@@ -98,10 +98,13 @@ def _weights(
     return weights, bias
 
 
-def _pair(layer: Layer, width_key: int, height_key: int, default: int = 1) -> list[int]:
-    """Height and width of a parameter whose height is its width unless told."""
-    width = layer.integer(width_key, default)
-    return [layer.integer(height_key, width), width]
+def _pair(layer: Layer, width_key: int, height_key: int, least: int = 1) -> list[int]:
+    """Height and width of a parameter whose height is its width unless told, its width the least."""
+    width = layer.integer(width_key, least)
+    pair = [layer.integer(height_key, width), width]
+    if min(pair) < least:
+        raise ModelError(f"{layer} has {pair} as parameters {height_key} and {width_key}.")
+    return pair
 
 
 def _pads(layer: Layer) -> list[int]:

@@ -5,7 +5,6 @@ Formats as in ncnn's wiki pages "param and model file structure" and in its ``mo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ _MAGIC = 7767517
 _FLOAT16_FLAG = 0x01306B47
 _INT8_FLAG = 0x000D4B38
 _WORD_BYTES = 4
+_INT32, _FLOAT32 = np.iinfo(np.int32), np.finfo(np.float32)
 # Keys at or below it hold arrays; the array's own key is what lies beyond.
 _FIRST_ARRAY_KEY = -23300
 
@@ -140,11 +140,13 @@ def _parse_param(word: str) -> tuple[int, Number | tuple[Number, ...]]:
 
 
 def _parse_number(word: str) -> Number:
+    """A number that ncnn can hold: an int32 or a float32."""
     try:
-        return int(word)
+        value: Number = int(word)
     except ValueError:
         value = float(word)
-    if not math.isfinite(value):
+    most = _INT32.max if isinstance(value, int) else float(_FLOAT32.max)
+    if not abs(value) <= most:
         raise ValueError
     return value
 

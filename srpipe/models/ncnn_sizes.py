@@ -69,6 +69,8 @@ def pixel_shuffle(graph: Graph, layer: Layer, x: Blob) -> Blob:
     """PixelShuffle: mode 0 has an output channel's parts side by side, mode 1 far apart."""
     mode = "DCR" if layer.integer(1) else "CRD"
     block = layer.integer(0, 1)
+    if block < 1:
+        raise ModelError(f"{layer} has factor {block}: it must be at least 1.")
     return Blob(graph.apply("DepthToSpace", x.tensor, blocksize=block, mode=mode))
 
 
@@ -146,14 +148,14 @@ def pooling(graph: Graph, layer: Layer, x: Blob) -> Blob:
     if layer.integer(4) or everything:
         return Blob(graph.apply(f"Global{kind}Pool", x.tensor), single=True)
     width, stride, left = (layer.integer(key, default) for key, default in ((1, 0), (2, 1), (3, 0)))
-    top = layer.integer(13, left)
+    top, mode = layer.integer(13, left), layer.integer(5)
+    kernel, strides = [layer.integer(11, width), width], [layer.integer(12, stride), stride]
     pads = [top, left, layer.integer(15, top), layer.integer(14, left)]
-    mode = layer.integer(5)
-    if layer.integer(7) or mode not in (0, 1) or min(width, stride) < 1 or min(pads) < 0:
+    if layer.integer(7) or mode not in (0, 1) or min(*kernel, *strides) < 1 or min(pads) < 0:
         raise ModelError(f"{layer} pools in a way that srpipe does not convert.")
     counted = {"count_include_pad": layer.integer(6)} if kind == "Average" else {}
     y = graph.apply(
-        f"{kind}Pool", x.tensor, kernel_shape=[layer.integer(11, width), width],
-        strides=[layer.integer(12, stride), stride], pads=pads, ceil_mode=1 - mode, **counted,
+        f"{kind}Pool", x.tensor, kernel_shape=kernel, strides=strides, pads=pads,
+        ceil_mode=1 - mode, **counted,
     )  # fmt: skip
     return Blob(y)

@@ -89,6 +89,8 @@ def test_any_layers_are_read_as_written(tmp_path: Path, layers: list[Layer]) -> 
         (b"7767517\n1 1\nInput data 0 1 data 0\n", "line 3"),
         (b"7767517\n1 1\nInput data 0 1 data 0=x\n", "line 3"),
         (b"7767517\n1 1\nInput data 0 1 data 0=nan\n", "line 3"),
+        (b"7767517\n1 1\nInput data 0 1 data 0=1e39\n", "line 3"),
+        (b"7767517\n1 1\nInput data 0 1 data 0=3000000000\n", "line 3"),
         (b"7767517\n1 1\nInput data 0 1 data -23300=2,1\n", "line 3"),
     ],
 )

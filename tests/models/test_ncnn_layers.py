@@ -292,7 +292,7 @@ def test_squeeze_and_excitation(tmp_path: Path, vector: list[str], last: str) ->
         (["MemoryData m 0 1 m 0=1 1=1 2=4", "Concat c 2 1 x m y"], "joins a constant"),
         (["Scale c 1 1 x y 0=-233 1=1"], "bias without a size"),
         (["Scale c 1 1 x y 0=-1"], "too short"),
-        (["PReLU c 1 1 x y 0=4000000000"], "too short"),
+        (["PReLU c 1 1 x y 0=2000000000"], "too short"),
         (["ReLU c 1 1 nothing y"], "reads nothing, which no layer before it makes"),
         (["ReLU c 1 2 x y z"], "has outputs y, z, which do not fit"),
         (["ReLU c 1 1 x x"], "has outputs x, which do not fit"),
