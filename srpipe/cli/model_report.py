@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from srpipe.api import probe_model
-from srpipe.errors import SrpipeError
-from srpipe.io.space import format_bytes
+from srpipe.errors import SpaceError, SrpipeError
+from srpipe.io.space import available_memory_bytes, format_bytes
 from srpipe.models.facts import GraphFacts, Port, read_facts
 from srpipe.models.graph import write_metadata
 from srpipe.models.sample import make_picture, read_middle
@@ -99,23 +99,38 @@ def examine_model(
         RunError: the model failed.
     """
     info = probe_model(path)
+    memory: TileMemory | str
+    try:
+        memory = measure_tile_memory(info, default_tile(info))
+    except SrpipeError as error:
+        memory = str(error)
     report = None
     if seams is not None:
+        _check_memory(memory, tile_size)
         size = crop_to_measure(info, tile_size)
         if seams:
             pixels = read_middle(seams, size, allow_untrusted=allow_untrusted)
         else:
             pixels = make_picture(size, max(info.channels, 3))
         report = measure_seams(info, pixels, tile_size=tile_size, overlap=overlap)
-    memory: TileMemory | str
-    try:
-        memory = measure_tile_memory(info, default_tile(info))
-    except SrpipeError as error:
-        memory = str(error)
     examined = ExaminedModel(info, read_facts(info), memory, report)
     if report and write:
         write_metadata(path, report.metadata())
     return examined
+
+
+def _check_memory(memory: TileMemory | str, tile_size: int | None) -> None:
+    """Refuse a whole crop, up to four tiles large, that would take more memory than there is."""
+    available = available_memory_bytes()
+    if isinstance(memory, str) or available is None:
+        return
+    tile_px = tile_size**2 if tile_size else memory.tile.pixels
+    needed = memory.model_bytes + 4 * memory.per_tile_bytes * tile_px / memory.tile.pixels
+    if needed > available:
+        raise SpaceError(
+            f"the whole crop that tiles are compared with would take about {format_bytes(needed)} of "
+            f"memory, and {format_bytes(available)} are free: measure smaller tiles with --tile-size."
+        )
 
 
 def _describe(port: Port) -> str:
