@@ -21,7 +21,6 @@ _MEANINGS = {
     "blended": "tiles differ near seams only; a larger --overlap brings them nearer",
     "discouraged": "tiles differ everywhere; take the largest that fit, or the whole picture",
 }
-_COLOURS = {1: "luma", 3: "RGB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ def examine_model(
         if seams:
             pixels = read_middle(seams, size, allow_untrusted=allow_untrusted)
         else:
-            pixels = make_picture(size, max(info.channels, 3))
+            pixels = make_picture(size, 3 if info.channels in (1, 3) else info.channels)
         report = measure_seams(info, pixels, tile_size=tile_size, overlap=overlap)
     examined = ExaminedModel(info, read_facts(info), memory, report)
     if report and write:
@@ -149,7 +148,7 @@ def _radius(info: ModelInfo) -> str:
 
 
 def _colours(info: ModelInfo) -> str:
-    return "BGR" if info.bgr else _COLOURS.get(info.channels, "bands as they are")
+    return "luma" if info.channels == 1 else "BGR" if info.bgr else "RGB"
 
 
 def _range(info: ModelInfo) -> str:
