@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from srpipe.api import probe_model
-from srpipe.errors import SrpipeError
-from srpipe.io.space import format_bytes
+from srpipe.errors import SpaceError, SrpipeError
+from srpipe.io.space import available_memory_bytes, format_bytes
 from srpipe.models.facts import GraphFacts, Port, read_facts
 from srpipe.models.graph import write_metadata
 from srpipe.models.sample import make_picture, read_middle
@@ -21,7 +21,6 @@ _MEANINGS = {
     "blended": "tiles differ near seams only; a larger --overlap brings them nearer",
     "discouraged": "tiles differ everywhere; take the largest that fit, or the whole picture",
 }
-_COLOURS = {1: "luma", 3: "RGB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +98,38 @@ def examine_model(
         RunError: the model failed.
     """
     info = probe_model(path)
-    report = None
-    if seams is not None:
-        size = crop_to_measure(info, tile_size)
-        if seams:
-            pixels = read_middle(seams, size, allow_untrusted=allow_untrusted)
-        else:
-            pixels = make_picture(size, max(info.channels, 3))
-        report = measure_seams(info, pixels, tile_size=tile_size, overlap=overlap)
     memory: TileMemory | str
     try:
         memory = measure_tile_memory(info, default_tile(info))
     except SrpipeError as error:
         memory = str(error)
+    report = None
+    if seams is not None:
+        _check_memory(memory, tile_size)
+        size = crop_to_measure(info, tile_size)
+        if seams:
+            pixels = read_middle(seams, size, allow_untrusted=allow_untrusted)
+        else:
+            pixels = make_picture(size, 3 if info.channels in (1, 3) else info.channels)
+        report = measure_seams(info, pixels, tile_size=tile_size, overlap=overlap)
     examined = ExaminedModel(info, read_facts(info), memory, report)
     if report and write:
         write_metadata(path, report.metadata())
     return examined
+
+
+def _check_memory(memory: TileMemory | str, tile_size: int | None) -> None:
+    """Refuse a whole crop, up to four tiles large, that would take more memory than there is."""
+    available = available_memory_bytes()
+    if isinstance(memory, str) or available is None:
+        return
+    tile_px = tile_size**2 if tile_size else memory.tile.pixels
+    needed = memory.model_bytes + 4 * memory.per_tile_bytes * tile_px / memory.tile.pixels
+    if needed > available:
+        raise SpaceError(
+            f"the whole crop that tiles are compared with would take about {format_bytes(needed)} of "
+            f"memory, and {format_bytes(available)} are free: measure smaller tiles with --tile-size."
+        )
 
 
 def _describe(port: Port) -> str:
@@ -134,7 +148,7 @@ def _radius(info: ModelInfo) -> str:
 
 
 def _colours(info: ModelInfo) -> str:
-    return "BGR" if info.bgr else _COLOURS.get(info.channels, "bands as they are")
+    return "luma" if info.channels == 1 else "BGR" if info.bgr else "RGB"
 
 
 def _range(info: ModelInfo) -> str:

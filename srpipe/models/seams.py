@@ -37,7 +37,7 @@ EXACT_LEVELS = 0.5
 # A mean away from seams beyond these has another reason than the seams.
 _FAR_LEVELS = 0.5
 _FAR_SHARE = 0.5
-_LEVEL = 257  # of 255, in 16 bits
+_WHITE = 65535  # in 16 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class SeamReport:
     tile: Size
     """Input pixels."""
     overlap_px: int
-    """The smaller of both directions."""
+    """Input pixels that two neighbours share."""
     grid: GridDifference
     shifted: GridDifference
     """The same with the picture moved under the grid by half a stride."""
@@ -214,7 +214,7 @@ def _wanted_px(info: ModelInfo, tile_size: int | None) -> int:
 
 def _in_16_bits(pixels: Pixels) -> npt.NDArray[np.uint16]:
     wide = pixels.astype(np.uint16)
-    return wide if pixels.dtype == np.uint16 else wide * np.uint16(_LEVEL)
+    return wide if pixels.dtype == np.uint16 else wide * np.uint16(_WHITE // 255)
 
 
 def _cut(pixels: npt.NDArray[np.uint16], side_px: int) -> npt.NDArray[np.uint16]:
@@ -269,4 +269,5 @@ def _seam_mask(axis: AxisGrid, plan: Plan) -> npt.NDArray[np.bool_]:
 def _summarise(difference: npt.NDArray[np.int32]) -> Difference:
     if not difference.size:
         return Difference(0.0, 0.0)
-    return Difference(float(difference.max()) / _LEVEL, float(difference.mean()) / _LEVEL)
+    level = _WHITE / 255
+    return Difference(float(difference.max()) / level, float(difference.mean()) / level)

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 _MAX_TEXT = 300
 _MAX_HINT = 32
 _MAX_TILE_PX = 65535
+_MAX_VALUE = 65535
 # Other people's names for what srpipe has a key for.
 _TEXT_KEYS = {
     "model_name": "name",
@@ -96,7 +97,7 @@ def _standardization(props: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         )
         return
     low, high = (0 - means[0]) / stds[0], (1 - means[0]) / stds[0]
-    if (low, high) != (0, 1) and math.isfinite(low) and math.isfinite(high):
+    if (low, high) != (0, 1) and max(-low, high) <= _MAX_VALUE:
         yield "value_range", f"{low:.9g},{high:.9g}"
 
 

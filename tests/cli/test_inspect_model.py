@@ -98,3 +98,12 @@ def test_the_box_shows_seam_classes(
     column = header.index("seams")
     assert lite[column:].startswith("exact ")
     assert other[column:].startswith("blended ")
+
+
+def test_a_whole_crop_too_large_for_memory_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two thousand planes of 16000x16000 pixels."""
+    path = conv_model(tmp_path / "m.onnx", features=2000, metadata={"tile_size": "16"})
+    assert main(["inspect", str(path), "--seams", "-t", "8000"]) == 2
+    assert re.search(r"about \d.* TB of memory, .* free: .*--tile-size", capsys.readouterr().err)
