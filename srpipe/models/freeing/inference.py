@@ -18,7 +18,7 @@ from srpipe.models.freeing.worlds import BATCH, Dim, Vector, Worlds, moves
 # Larger tensors are weights, not shapes.
 _MOST_KNOWN = 4096
 # Their rules leave open whether channels fit.
-_CHANNELS_FIXED = {"Conv", "ConvTranspose", "BatchNormalization"}
+_CHANNELS_FIXED = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization"}
 _SHAPE_OPS = {"Shape", "Size"}
 
 Array = npt.NDArray[Any]
