@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from srpipe.models.freeing.worlds import BATCH, Dim, Vector, Worlds, moves
 # Larger tensors are weights, not shapes.
 _MOST_KNOWN = 4096
 # Their rules leave open whether channels fit.
-_CHANNELS_FIXED = {"Conv", "ConvTranspose", "BatchNormalization"}
+_CHANNELS_FIXED = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization"}
 _SHAPE_OPS = {"Shape", "Size"}
 
 Array = npt.NDArray[Any]
@@ -63,6 +63,8 @@ class Rules:
     worlds: Worlds
     opsets: dict[str, int]
     ir_version: int
+    products: dict[Vector, Dim] = field(default_factory=dict)
+    """Dimensions of several factors met so far, to know them again after a detour."""
 
     def tensor(self, tensor: onnx.TensorProto) -> Value:
         """A constant."""
@@ -121,6 +123,9 @@ class Rules:
                     raise StuckError("its numbers do not fit together")
                 found = dims
             values.append(Value(shapes[0][i][0], found, data[i]))
+            for dim in found:
+                if len(dim.factors) > 1:
+                    self.products.setdefault(dim.vector, dim)
         self._keeps_batch(node, inputs, values)
         return values
 
@@ -131,7 +136,9 @@ class Rules:
         if node.op_type in ("Reshape", "Flatten") and inputs[0] is not None and inputs[0].dims:
             return regroup_exactly(inputs[0].dims, vectors)
         known = {dim.vector: dim for value in inputs if value for dim in value.dims}
-        return tuple(known.get(vector) or Dim((vector,)) for vector in vectors)
+        return tuple(
+            known.get(vector) or self.products.get(vector) or Dim((vector,)) for vector in vectors
+        )
 
     def _all_shapes(
         self, node: onnx.NodeProto, inputs: Sequence[Value | None]

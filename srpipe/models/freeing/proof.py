@@ -22,8 +22,8 @@ from srpipe.plan.geometry import round_up
 
 _TILES = 3
 # Shares of the result's range: what another order of sums may change, and what a far border may.
-_SAME = {TensorProto.FLOAT: 1e-4, TensorProto.FLOAT16: 2e-2}
-_NEAR = {TensorProto.FLOAT: 1e-3, TensorProto.FLOAT16: 3e-2}
+_SAME: dict[int, float] = {TensorProto.FLOAT: 1e-4, TensorProto.FLOAT16: 2e-2}
+_NEAR: dict[int, float] = {TensorProto.FLOAT: 1e-3, TensorProto.FLOAT16: 3e-2}
 _FLOATS = tuple(_SAME)
 
 

@@ -39,6 +39,7 @@ class Node:
     """Dimensions that move and were met so far, by their number in world 0."""
 
     def attribute(self, name: str) -> list[int] | int | None:
+        """An int or int list among the attributes, None where there is none."""
         for attribute in self.proto.attribute:
             if attribute.name == name:
                 value = helper.get_attribute_value(attribute)
@@ -46,6 +47,7 @@ class Node:
         return None
 
     def input(self, index: int) -> Value | None:
+        """An input, None where it is left out."""
         return self.inputs[index] if index < len(self.inputs) else None
 
     def rows(self, index: int) -> list[Vector] | None:
@@ -57,6 +59,7 @@ class Node:
         return [tuple(row) for row in zip(*columns, strict=True)]
 
     def numbers(self, rows: Sequence[int | Dim | Vector]) -> Numbers:
+        """Numbers and dimensions as an operand."""
         dims = [
             self.worlds.constant(row) if isinstance(row, int)
             else row if isinstance(row, Dim)
@@ -66,6 +69,7 @@ class Node:
         return Numbers(tuple(dims))
 
     def spatial(self, vector: Vector) -> bool:
+        """Whether a number changes with height or width."""
         return any(self.worlds.depends(vector, axis) for axis in (HEIGHT, WIDTH))
 
 

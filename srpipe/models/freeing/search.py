@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import is_not
 
 import onnx
 
-from srpipe.models.freeing.edits import Edit, operand_value
+from srpipe.models.freeing.edits import AS_IT_IS, Edit, operand_value
 from srpipe.models.freeing.inference import Rules, StuckError, Value, depends_on
 from srpipe.models.freeing.readings import Node, readings
 from srpipe.models.freeing.worlds import AXES, BATCH, HEIGHT, WIDTH, Dim, Vector, Worlds
 
-_MOST_TRIES = 20_000
+# Nodes looked at, in all and for each node of the graph: a graph that needs more has no reading.
+_LEAST_TRIES, _TRIES_A_NODE = 1000, 5
 
 
 class NodeError(StuckError):
@@ -96,6 +98,7 @@ class _Search:
         self._meet(self._values[port.input_name])
         self._edits: dict[int, Edit] = {}
         self._choices: list[_Choice] = []
+        self._kept: dict[int, tuple[list[Value | None], list[Value]]] = {}
         self._producers = {name: i for i, node in enumerate(self._nodes) for name in node.output}
         self._ancestors: list[int] = []
         for i, node in enumerate(self._nodes):
@@ -107,8 +110,8 @@ class _Search:
         self._deepest: tuple[int, NodeError] | None = None
 
     def run(self) -> Iterator[Reading]:
-        i, tries, found = 0, 0, False
-        fresh = True
+        i, tries, found, fresh = 0, 0, False, True
+        most = _LEAST_TRIES + _TRIES_A_NODE * len(self._nodes)
         while True:
             if i == len(self._nodes):
                 error = self._wrong_result()
@@ -129,7 +132,7 @@ class _Search:
                     continue
                 choice = self._choices.pop()
                 back = self._go_back(choice.blamed | self._ancestors[i] & ~(1 << i))
-            if back is None or tries > _MOST_TRIES:
+            if back is None or tries > most:
                 break
             i, fresh = back, False
         if not found:
@@ -167,12 +170,24 @@ class _Search:
         inputs += [None] * (len(proto.input) - len(inputs))
         for position, operand in edit.operands.items():
             inputs[position] = None if operand is None else operand_value(operand, self._rules)
-        results = self._rules.infer(proto, inputs[: len(proto.input)], edit.dims)
+        results = self._infer(index, proto, inputs[: len(proto.input)], edit)
         for name, value in zip((name for name in proto.output if name), results, strict=True):
             self._values[name] = value
             self._meet(value)
         if edit.changes or not edit.sure:
             self._edits[index] = edit
+
+    def _infer(
+        self, index: int, proto: onnx.NodeProto, inputs: list[Value | None], edit: Edit
+    ) -> list[Value]:
+        """The results of a node, kept for when it is passed again with the same inputs."""
+        if edit is not AS_IT_IS:
+            return self._rules.infer(proto, inputs, edit.dims)
+        before, results = self._kept.get(index, (None, []))
+        if before is None or len(before) != len(inputs) or any(map(is_not, before, inputs)):
+            results = self._rules.infer(proto, inputs)
+            self._kept[index] = (inputs, results)
+        return results
 
     def _node(self, index: int) -> Node:
         proto = self._nodes[index]
@@ -233,7 +248,7 @@ class _Search:
         """The last node above the output at which an axis gets lost."""
         name = self._port.output_name
         for i in reversed(range(len(self._nodes))):
-            node = self._nodes[i]
+            node: onnx.NodeProto = self._nodes[i]
             if not self._blame_of_result() >> i & 1 or node.op_type == "Shape":
                 continue
             given = [self._values[name] for name in node.input if name]

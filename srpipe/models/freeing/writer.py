@@ -81,7 +81,7 @@ class _Writer:
         parts = [
             self._ints([entry]) if isinstance(entry, int) else self._dim(entry) for entry in entries
         ]
-        return self._node("Concat", *parts, axis=0)
+        return self._node("Concat", *parts)
 
     def _dim(self, dim: Dim) -> str:
         """One dimension as an int64 list of one."""
@@ -114,20 +114,25 @@ class _Writer:
             name = self._node("Mul", name, self._ints([up]))
         if down != 1:
             name = self._node("Div", name, self._ints([down]))
+        if formula.added:
+            name = self._node("Add", name, self._ints([formula.added]))
         return name
 
     def _axis(self, axis: int) -> str:
         return self._part(self._port.input_name, self._port.axes[axis])
 
     def _part(self, tensor: str, position: int) -> str:
-        return self._node("Gather", self._node("Shape", tensor), self._ints([position]), axis=0)
+        return self._node("Gather", self._node("Shape", tensor), self._ints([position]))
 
-    def _node(self, op_type: str, *inputs: str, **attributes: int) -> str:
+    def _node(self, op_type: str, *inputs: str) -> str:
         key = (op_type, *inputs)
         if key not in self._made:
             name = self._name(op_type.lower())
             self._made[key] = name
-            self._nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
+            node = helper.make_node(op_type, inputs, [name], name=name)
+            if op_type == "Concat":
+                node.attribute.append(helper.make_attribute("axis", 0))
+            self._nodes.append(node)
         return self._made[key]
 
     def _ints(self, numbers: Sequence[int]) -> str:

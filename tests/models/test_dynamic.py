@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from srpipe.errors import ModelError
+from srpipe.models.dynamic import Freed, make_dynamic
+from srpipe.models.verify import Runner, check_batch
+from tests.models.bricks import FEATURES, GLOBAL, LOCAL, Net, build
+
+SIZE = (24, 40)
+
+
+def run(model: onnx.ModelProto, batch: np.ndarray) -> np.ndarray:
+    return Runner(model.SerializeToString()).run(batch)
+
+
+def images(batch: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(1).random((batch, 3, height, width), np.float32)
+
+
+def declared(model: onnx.ModelProto) -> list[int | str]:
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    return [dim.dim_param or dim.dim_value for dim in dims]
+
+
+def check(bricks: list[str], batch: int = 1, size: tuple[int, int] = SIZE) -> Freed:
+    """Free a net, and compare it with the same bricks built for other batches and sizes."""
+    original = build(bricks, batch, *size)
+    kept = original.SerializeToString()
+    freed = make_dynamic(original)
+    assert original.SerializeToString() == kept
+    onnx.checker.check_model(freed.model)
+    assert check_batch(freed.model.SerializeToString()) <= 1e-5
+    sizes = [size, (40, 32)] if freed.size else [size]
+    for height, width in sizes:
+        pixels = images(3, height, width)
+        expected = run(build(bricks, 3, height, width), pixels)
+        np.testing.assert_allclose(run(freed.model, pixels), expected, atol=1e-4)
+    assert declared(freed.model) == (
+        ["batch", 3, "height", "width"] if freed.size else ["batch", 3, *size]
+    )
+    return freed
+
+
+@pytest.mark.parametrize("brick", [*LOCAL, *GLOBAL])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_brick_is_freed(brick: str, batch: int) -> None:
+    freed = check([brick], batch)
+    assert freed.size, freed.reason
+    assert bool(freed.rewritten) == (brick != "split")
+
+
+def test_declared_sizes_alone() -> None:
+    freed = check(["conv"], batch=4, size=(32, 32))
+    assert (freed.size, freed.rewritten, freed.reason) == (True, (), "")
+    assert len(freed.model.graph.node) == len(build(["conv"], 4, 32, 32).graph.node)
+
+
+@settings(max_examples=8)
+@given(
+    st.lists(st.sampled_from([*LOCAL, *GLOBAL, "table"]), min_size=2, max_size=4),
+    st.sampled_from([1, 2]),
+    st.sampled_from([(24, 40), (32, 32)]),
+)
+def test_any_bricks(bricks: list[str], batch: int, size: tuple[int, int]) -> None:
+    freed = check(bricks, batch, size)
+    if "table" in bricks:
+        assert not freed.size
+
+
+def test_a_table_keeps_the_size_fixed() -> None:
+    freed = check(["windows", "table", "shuffle"])
+    assert not freed.size
+    assert "node Add 'add" in freed.reason
+    table = next(
+        tensor.name for tensor in build(["windows", "table"], 1, *SIZE).graph.initializer
+        if tuple(tensor.dims) == (1, FEATURES, *SIZE)
+    )  # fmt: skip
+    assert f"operand '{table}'" in freed.reason
+
+
+def test_instance_norm_on_joined_images() -> None:
+    assert check(["instances"]).size
+    with pytest.raises(ModelError, match="node InstanceNormalization 'instancenormalization"):
+        make_dynamic(build(["instances"], 2, *SIZE))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_what_mixes_the_batch_is_named(batch: int) -> None:
+    with pytest.raises(ModelError, match=r"node ReduceMean 'reducemean\d+'.*merges the images"):
+        make_dynamic(build(["flat", "mean_of_batch", "conv"], batch, *SIZE))
+    with pytest.raises(ModelError, match=r"node Softmax 'softmax\d+': it mixes the images"):
+        make_dynamic(build(["windows", "softmax_of_batch", "conv"], batch, *SIZE))
+
+
+def test_squeezed_batch_is_named() -> None:
+    net = Net(1, *SIZE)
+    squeezed = net.node("Squeeze", net.x, net.ints(0))
+    net.x = net.node("Unsqueeze", squeezed, net.ints(0))
+    with pytest.raises(ModelError, match="node Squeeze 'squeeze1' .*operand 'k1'"):
+        make_dynamic(net.model())
+
+
+def test_operator_of_another_domain_is_named() -> None:
+    net = Net(1, *SIZE)
+    net.nodes.append(helper.make_node("Gelu", [net.x], ["gelu"], name="g", domain="com.microsoft"))
+    net.x = "gelu"
+    with pytest.raises(ModelError, match="node Gelu 'g': it is no operator of ONNX"):
+        make_dynamic(net.model())
+
+
+def test_no_image_model() -> None:
+    net = Net(1, *SIZE)
+    model = net.finish(net.node("Flatten", net.x), [1, FEATURES * SIZE[0] * SIZE[1]])
+    with pytest.raises(ModelError, match="no image-to-image model"):
+        make_dynamic(model)
+
+
+def test_free_height_with_a_baked_batch_and_width() -> None:
+    """Declared free, but the numbers inside say otherwise."""
+    net = Net(1, 64, 64)
+    net.x = net.reshape(net.x, 1, FEATURES, -1, 64)
+    model = net.model()
+    for axis, name in enumerate(["n", "", "h", ""]):
+        if name:
+            model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    freed = make_dynamic(model)
+    assert freed.size
+    pixels = images(3, 40, 64)
+    apart = np.concatenate([run(model, pixels[i : i + 1]) for i in range(3)])
+    np.testing.assert_allclose(run(freed.model, pixels), apart, atol=1e-5)
+
+
+def test_channels_last() -> None:
+    net = Net(1, *SIZE)
+    net.flat()
+    model = net.model()
+    turned = helper.make_node("Transpose", ["image"], ["input"], perm=[0, 3, 1, 2])
+    nodes = [turned, *model.graph.node]
+    nodes[-1].output[0] = "planes"
+    nodes.append(helper.make_node("Transpose", ["planes"], ["output"], perm=[0, 2, 3, 1]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        shape = value.type.tensor_type.shape
+        del shape.dim[:]
+        for size in (1, *SIZE, 3):
+            shape.dim.add().dim_value = size
+    model.graph.input[0].name = "image"
+    freed = make_dynamic(model)
+    assert declared(freed.model) == ["batch", "height", "width", 3]
+    assert check_batch(freed.model.SerializeToString()) <= 1e-5
