@@ -102,7 +102,7 @@ def test_squeezed_batch_is_named() -> None:
     net = Net(1, *SIZE)
     squeezed = net.node("Squeeze", net.x, net.ints(0))
     net.x = net.node("Unsqueeze", squeezed, net.ints(0))
-    with pytest.raises(ModelError, match="node Squeeze 'squeeze1' .*operand 'k1'"):
+    with pytest.raises(ModelError, match=r"node Squeeze 'squeeze1' .*operand 'k1'"):
         make_dynamic(net.model())
 
 
