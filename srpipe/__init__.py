@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from srpipe.io.job_status import JobStatus, read_job_status
     from srpipe.io.model_probe import probe_model
     from srpipe.io.source import read_image_info
+    from srpipe.models.convert import Conversion, convert_model
     from srpipe.models.zoo import bundled_models
     from srpipe.plan.geometry import Size
     from srpipe.plan.image_info import ImageInfo
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Conversion",
     "CoverageError",
     "DeviceError",
     "ImageInfo",
@@ -65,6 +67,7 @@ __all__ = [
     "StopRequest",
     "WriteError",
     "bundled_models",
+    "convert_model",
     "enhance",
     "probe_model",
     "read_image_info",
@@ -72,6 +75,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Conversion": "srpipe.models.convert",
     "CoverageError": "srpipe.errors",
     "DeviceError": "srpipe.errors",
     "ImageInfo": "srpipe.plan.image_info",
@@ -97,6 +101,7 @@ _HOMES = {
     "StopRequest": "srpipe.stop",
     "WriteError": "srpipe.errors",
     "bundled_models": "srpipe.models.zoo",
+    "convert_model": "srpipe.models.convert",
     "enhance": "srpipe.api",
     "probe_model": "srpipe.io.model_probe",
     "read_image_info": "srpipe.io.source",
