@@ -21,9 +21,10 @@ from srpipe.errors import (
     SrpipeError,
 )
 from srpipe.io.checkpoint import Checkpoint
+from srpipe.io.devices import resolve_device
 from srpipe.io.job_folder import JobFolder, is_finished_output, refuse_existing
 from srpipe.io.model_probe import probe_model, read_model_metadata
-from srpipe.io.session import resolve_device
+from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
 from srpipe.io.vips import libvips_version
@@ -239,8 +240,12 @@ def _add_how_to_go_on(error: SrpipeError, plan: Plan, tiles: int) -> None:
 
 def _software_versions() -> dict[str, str]:
     """Versions of everything whose arithmetic decides the bytes of a result."""
-    versions = {"srpipe": __version__, "libvips": libvips_version()}
-    for package in ("numba", "numpy", "onnxruntime", "opencv-python-headless"):
+    versions = {
+        "srpipe": __version__,
+        "libvips": libvips_version(),
+        "onnxruntime": onnx_runtime_version(),
+    }
+    for package in ("numba", "numpy", "opencv-python-headless"):
         with contextlib.suppress(PackageNotFoundError):  # another build of the same
             versions[package] = version(package)
     return versions

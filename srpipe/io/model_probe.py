@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from srpipe.errors import ModelError
+from srpipe.io.binding import Tensor
+from srpipe.io.devices import Device
 from srpipe.io.external_data import hash_model
-from srpipe.io.session import Session, Tensor
+from srpipe.io.session import Session
 from srpipe.plan.geometry import round_up
 from srpipe.plan.model_info import Layout, ModelInfo
 
@@ -77,7 +79,10 @@ def probe_model(path: str | os.PathLike[str], device: str = "cpu", threads: int 
         ModelError: it cannot be loaded, or is no image-to-image model; the message says what it is.
     """
     name = os.fspath(path)
-    session = Session(name, device, threads)
+    wanted = Device.parse(device)
+    if wanted.probing != wanted:
+        Session(name, device, threads)  # whether it starts at all
+    session = Session(name, str(wanted.probing), threads)
     metadata = session.metadata
     white = _number(name, metadata, "value_range", 1.0)
     last_reason = ""
