@@ -43,6 +43,7 @@ from srpipe.settings import (
     Engine,
     OnError,
     Settings,
+    Transfer,
 )
 from srpipe.stop import StopRequest
 
@@ -74,6 +75,7 @@ def enhance(
     workers: int | None = None,
     threads: int | None = None,
     device: str = "auto",
+    transfer: Transfer = "auto",
     job_dir: PathLike | None = None,
     progress: ProgressCallback | None = None,
     overwrite: bool = False,
@@ -103,7 +105,9 @@ def enhance(
         batch_size: tiles that go through the model together.
         workers: ONNX Runtime sessions, each a process of its own.
         threads: cores one session may use. None: all, shared among the workers.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …; ``cuda:0,cuda:1`` gives each a worker.
+        transfer: ``float`` converts batches before they go to the model, ``integer`` in its session,
+            with the same result; ``auto`` is ``integer`` for 8 bits on CUDA devices.
         job_dir: folder for the job's own files. None: ``dst`` + ``.srpipe``.
         progress: called with a :class:`ProgressEvent` from the calling thread.
         overwrite: replace ``dst`` if it exists.
@@ -134,6 +138,7 @@ def enhance(
         workers=workers,
         threads=threads,
         device=device,
+        transfer=transfer,
         job_dir=None if job_dir is None else os.fspath(job_dir),
         overwrite=overwrite,
         engine=engine,
@@ -269,7 +274,7 @@ def _start_model(settings: Settings) -> tuple[str, ModelInfo]:
     device = resolve_device(settings.device)
     path = os.path.abspath(find_model(settings.model))
     try:
-        return device, probe_model(path, device)
+        return device, probe_model(path, device.partition(",")[0])
     except DeviceError as error:
         if settings.device != "auto" or device == "cpu":
             raise

@@ -11,6 +11,7 @@ from srpipe.errors import SettingsError
 Blend = Literal["feather", "mean", "crop"]
 Engine = Literal["auto", "serial", "local"]
 OnError = Literal["stop", "fill"]
+Transfer = Literal["auto", "float", "integer"]
 
 DEFAULT_MODEL = "lite-x2"
 MAX_TILE_SIZE_PX = 8192
@@ -42,7 +43,9 @@ class Settings:
     threads: int | None = None
     """Cores one session may use."""
     device: str = "auto"
-    """ONNX Runtime device: auto, cpu, cuda, cuda:1, …"""
+    """ONNX Runtime device: auto, cpu, cuda, cuda:1, …; several between commas get a session each."""
+    transfer: Transfer = "auto"
+    """How batches reach the model: as float, or as the image's integers, converted on the device."""
     job_dir: str | None = None
     """Folder for the job's files; ``OUTPUT.srpipe`` by default."""
     overwrite: bool = False
@@ -67,6 +70,9 @@ class Settings:
         _check_choice("blend", self.blend, get_args(Blend))
         _check_choice("engine", self.engine, get_args(Engine))
         _check_choice("on_error", self.on_error, get_args(OnError))
+        _check_choice("transfer", self.transfer, get_args(Transfer))
+        if not isinstance(self.device, str):
+            raise SettingsError(f"device must be a text such as 'cuda:0', not {self.device!r}.")
         if not 0 <= self.checkpoint_every_s <= 86400:
             raise SettingsError(
                 f"checkpoint_every_s is {self.checkpoint_every_s}: it must be 0 to 86400 seconds."

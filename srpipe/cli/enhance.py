@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from srpipe.api import enhance
 from srpipe.errors import Interrupted, SrpipeError
 from srpipe.progress import ProgressKind, make_renderer
-from srpipe.settings import DEFAULT_CHECKPOINT_EVERY_S, DEFAULT_MODEL, Blend, OnError
+from srpipe.settings import DEFAULT_CHECKPOINT_EVERY_S, DEFAULT_MODEL, Blend, OnError, Transfer
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -42,7 +42,19 @@ def add_parser(commands: Commands) -> None:
     add("-b", "--batch-size", type=int, metavar="N", help="tiles through the model together")
     add("-w", "--workers", type=int, metavar="N", help="ONNX sessions, each its own process")
     add("--threads", type=int, metavar="N", help="cores a session may use")
-    add("-d", "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 and so on")
+    add(
+        "-d",
+        "--device",
+        default="auto",
+        metavar="NAME[,NAME]",
+        help="auto, cpu, cuda, cuda:1 and so on; each of several gets a worker",
+    )
+    add(
+        "--transfer",
+        choices=get_args(Transfer),
+        default="auto",
+        help="how batches reach the device; integer: as the image's numbers, converted there",
+    )
     add("--job-dir", metavar="DIR", help="folder for the job's files; default OUTPUT.srpipe")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--fresh", action="store_true", help="start over, whatever the job folder holds")
@@ -91,6 +103,7 @@ def run(options: argparse.Namespace) -> int:
                 workers=options.workers,
                 threads=options.threads,
                 device=options.device,
+                transfer=options.transfer,
                 job_dir=options.job_dir,
                 progress=None if options.progress == "none" else renderer,
                 overwrite=options.overwrite,

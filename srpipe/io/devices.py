@@ -29,6 +29,8 @@ class _Kind:
     provider: str
     package: str = "onnxruntime"
     """The build of ONNX Runtime that has it."""
+    extras: str = ""
+    """What brings its libraries along, behind the package's name."""
     numbered: bool = False
     """Whether there can be several, told apart by the provider's ``device_id``."""
     buffers: str | None = None
@@ -43,6 +45,7 @@ _KINDS = {
     "cuda": _Kind(
         provider="CUDAExecutionProvider",
         package="onnxruntime-gpu",
+        extras="[cuda,cudnn]",
         numbered=True,
         buffers="cuda",
         options={
@@ -55,6 +58,7 @@ _KINDS = {
     "tensorrt": _Kind(
         provider="TensorrtExecutionProvider",
         package="onnxruntime-gpu",
+        extras="[cuda,cudnn]",
         numbered=True,
         buffers="cuda",
         options={"trt_engine_cache_enable": "1", "trt_timing_cache_enable": "1"},
@@ -76,6 +80,8 @@ _KINDS = {
     "coreml": _Kind(provider="CoreMLExecutionProvider"),
 }
 _AUTO_ORDER = ("cuda", "rocm", "cpu")
+# All are installed as the same module, so that one at a time can be used.
+_PACKAGES = sorted({kind.package for kind in _KINDS.values()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +144,11 @@ class Device:
         Args:
             reason: what ONNX Runtime says; the system's loader may know better.
         """
+        kind = _KINDS[self.kind]
+        hint = f" (pip install '{kind.package}{kind.extras}' brings CUDA's)" if kind.extras else ""
         return DeviceError(
             f"device '{self}' could not be started ({_missing_library(self.kind) or reason}): check "
-            "its driver and libraries."
+            f"its driver and libraries{hint}."
         )
 
 
@@ -204,15 +212,14 @@ def _is_number(text: str) -> bool:
 
 def _how_to_install(kind: str) -> str:
     package = _KINDS[kind].package
-    if package == "onnxruntime":
+    installed = [name for name in _PACKAGES if _is_installed(name)]
+    if package == "onnxruntime" or not installed:
         return ""
-    both = [name for name in ("onnxruntime", package) if _is_installed(name)]
-    if len(both) == 2:
-        return (
-            f" (onnxruntime and {package} are both installed, and hide each other: pip uninstall "
-            f"-y onnxruntime {package}, then pip install {package})"
-        )
-    return f" (pip uninstall -y onnxruntime, then pip install {package})"
+    state = "are installed and hide each other" if len(installed) > 1 else "is installed"
+    return (
+        f" ({' and '.join(installed)} {state}: pip uninstall -y {' '.join(installed)}, then pip "
+        f"install '{package}{_KINDS[kind].extras}')"
+    )
 
 
 def _is_installed(package: str) -> bool:

@@ -64,6 +64,18 @@ class ColourPath:
             order = slice(None, None, -1) if self.bgr else slice(None)
             np.divide(colours[order], white, out=planes, casting="unsafe", dtype=np.float32)
 
+    def pack_integers(self, pixels: Pixels, out: Pixels) -> None:
+        """Write one padded tile as :meth:`pack` does, but leave its numbers as they are.
+
+        Args:
+            pixels: (tile height, tile width, bands).
+            out: (C, H, W) or (H, W, C) as ``layout`` says, of the type of ``pixels``; the model has as
+                many channels as the image has colours, or more.
+        """
+        planes = out if self.layout == "NCHW" else out.transpose(2, 0, 1)
+        colours = pixels[..., : self.colours].transpose(2, 0, 1)
+        planes[...] = colours[::-1] if self.bgr else colours
+
     def unpack(self, result: npt.NDArray[np.floating], pixels: Pixels | None) -> Planes:
         """Turn one result into planes of the image's bands.
 
