@@ -81,9 +81,14 @@ class Plan:
         return tuple(self.device.split(","))
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether sessions run on anything but the CPU."""
+        return self.device != "cpu"
+
+    @property
     def runners(self) -> int:
         """Runs of one session that are under way at once: its threads on a CPU, one elsewhere."""
-        return self.threads if self.device == "cpu" and not self.serial else 1
+        return 1 if self.on_gpu or self.serial else self.threads
 
     @property
     def colour(self) -> ColourPath:

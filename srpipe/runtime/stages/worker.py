@@ -60,4 +60,4 @@ def _content(plan: Plan) -> bytes | None:
         return None
     from srpipe.models.integer_input import take_integers  # imports onnx
 
-    return take_integers(plan.model, plan.image.dtype)
+    return take_integers(plan.model, plan.colour.table(plan.image.dtype, plan.model.dtype))
