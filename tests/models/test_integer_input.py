@@ -58,7 +58,7 @@ def test_integers_give_the_same_bytes(
 def test_processes_take_integers_too(tmp_path: Path, picture: Path, x2_model: Path) -> None:
     results = [
         enhanced(
-            photograph,
+            picture,
             tmp_path,
             x2_model,
             transfer=transfer,
