@@ -21,9 +21,10 @@ from srpipe.errors import (
     SrpipeError,
 )
 from srpipe.io.checkpoint import Checkpoint
+from srpipe.io.devices import resolve_device
 from srpipe.io.job_folder import JobFolder, is_finished_output, refuse_existing
 from srpipe.io.model_probe import probe_model, read_model_metadata
-from srpipe.io.session import resolve_device
+from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
 from srpipe.io.vips import libvips_version
@@ -43,6 +44,7 @@ from srpipe.settings import (
     Engine,
     OnError,
     Settings,
+    Transfer,
     ValueRange,
 )
 from srpipe.stop import StopRequest
@@ -75,6 +77,7 @@ def enhance(
     workers: int | None = None,
     threads: int | None = None,
     device: str = "auto",
+    transfer: Transfer = "auto",
     job_dir: PathLike | None = None,
     progress: ProgressCallback | None = None,
     overwrite: bool = False,
@@ -108,7 +111,9 @@ def enhance(
         batch_size: tiles that go through the model together.
         workers: ONNX Runtime sessions, each a process of its own.
         threads: cores one session may use. None: all, shared among the workers.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …; ``cuda:0,cuda:1`` gives each a worker.
+        transfer: ``float`` converts batches before they go to the model, ``integer`` in its session,
+            with the same result; ``auto`` is ``integer`` for 8 bits on CUDA devices.
         job_dir: folder for the job's own files. None: ``dst`` + ``.srpipe``.
         progress: called with a :class:`ProgressEvent` from the calling thread.
         overwrite: replace ``dst`` if it exists.
@@ -145,6 +150,7 @@ def enhance(
         workers=workers,
         threads=threads,
         device=device,
+        transfer=transfer,
         job_dir=None if job_dir is None else os.fspath(job_dir),
         overwrite=overwrite,
         engine=engine,
@@ -254,8 +260,12 @@ def _add_how_to_go_on(error: SrpipeError, plan: Plan, tiles: int) -> None:
 
 def _software_versions() -> dict[str, str]:
     """Versions of everything whose arithmetic decides the bytes of a result."""
-    versions = {"srpipe": __version__, "libvips": libvips_version()}
-    for package in ("numba", "numpy", "onnxruntime", "opencv-python-headless"):
+    versions = {
+        "srpipe": __version__,
+        "libvips": libvips_version(),
+        "onnxruntime": onnx_runtime_version(),
+    }
+    for package in ("numba", "numpy", "opencv-python-headless"):
         with contextlib.suppress(PackageNotFoundError):  # another build of the same
             versions[package] = version(package)
     return versions
@@ -280,7 +290,7 @@ def _start_model(settings: Settings) -> tuple[str, ModelInfo]:
     path = os.path.abspath(find_model(settings.model))
     value_range = settings.value_range
     try:
-        return device, probe_model(path, device, value_range=value_range)
+        return device, probe_model(path, device.partition(",")[0], value_range=value_range)
     except DeviceError as error:
         if settings.device != "auto" or device == "cpu":
             raise

@@ -13,6 +13,7 @@ Blend = Literal["feather", "mean", "crop"]
 Engine = Literal["auto", "serial", "local"]
 OnError = Literal["stop", "fill"]
 ChannelOrder = Literal["auto", "rgb", "bgr"]
+Transfer = Literal["auto", "float", "integer"]
 ValueRange = tuple[float, float]
 """What black and white are in a model's numbers."""
 
@@ -47,7 +48,9 @@ class Settings:
     threads: int | None = None
     """Cores one session may use."""
     device: str = "auto"
-    """ONNX Runtime device: auto, cpu, cuda, cuda:1, …"""
+    """ONNX Runtime device: auto, cpu, cuda, cuda:1, …; several between commas get a session each."""
+    transfer: Transfer = "auto"
+    """How batches reach the model: as float, or as the image's integers, converted on the device."""
     job_dir: str | None = None
     """Folder for the job's files; ``OUTPUT.srpipe`` by default."""
     overwrite: bool = False
@@ -81,6 +84,9 @@ class Settings:
         _check_choice("engine", self.engine, get_args(Engine))
         _check_choice("on_error", self.on_error, get_args(OnError))
         _check_choice("channel_order", self.channel_order, get_args(ChannelOrder))
+        _check_choice("transfer", self.transfer, get_args(Transfer))
+        if not isinstance(self.device, str):
+            raise SettingsError(f"device must be a text such as 'cuda:0', not {self.device!r}.")
         if self.value_range is not None:
             check_value_range(self.value_range)
         if not 0 <= self.checkpoint_every_s <= 86400:

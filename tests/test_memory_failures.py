@@ -89,3 +89,62 @@ def test_running_out_of_memory_is_told_from_other_failures(hungry_model: Path) -
         session.run("input", "output", wrong, np.zeros((1, 3, 16, 16), np.float32))
     assert not isinstance(caught.value, srpipe.OutOfMemoryError)
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
+_SERIAL = """
+import logging, resource, sys
+import srpipe
+
+source, target, model, more_bytes, tile_px, batch = sys.argv[1:]
+
+def run(target, **options):
+    srpipe.enhance(source, target, model=model, engine="serial", overlap=8, threads=1, **options)
+
+run(target + ".warm-up.tif", tile_size=64)  # whatever is imported or compiled is now there
+status = open("/proc/self/status").read().split()
+most = int(status[status.index("VmSize:") + 1]) * 1024 + int(more_bytes)
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+logging.basicConfig()
+try:
+    run(target, tile_size=int(tile_px), batch_size=int(batch))
+except srpipe.StageError as error:
+    print(error)
+"""
+
+
+def serial_run(
+    folder: Path, model: Path, more_bytes: int, tile_px: int, batch: int
+) -> tuple[str, str]:
+    """Standard output and error of a run in a process that may take so much more memory."""
+    source = write_pixels(folder / "in.tif", photograph_pixels(200, 300))
+    command = [source, folder / "out.tif", model, more_bytes, tile_px, batch]
+    done = subprocess.run(
+        [sys.executable, "-c", _SERIAL, *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout, done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads VmSize")
+def test_one_process_halves_the_batch_too(tmp_path: Path, hungry_model: Path) -> None:
+    said, log = serial_run(tmp_path, hungry_model, 60_000_000, 96, 8)
+    assert said == ""
+    assert "on a batch of (8, 3, 72, 81)" in log
+    assert "The model is loaded again, for 4 tiles at once." in log
+    limited = (tmp_path / "out.tif").read_bytes()
+    (tmp_path / "out.tif").unlink()
+    assert serial_run(tmp_path, hungry_model, 2_000_000_000, 96, 8) == ("", "")
+    assert (tmp_path / "out.tif").read_bytes() == limited
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads VmSize")
+def test_a_tile_that_does_not_fit_is_an_error_and_never_made_smaller(
+    tmp_path: Path, hungry_model: Path
+) -> None:
+    said, log = serial_run(tmp_path, hungry_model, 25_000_000, 200, 1)
+    assert "ran out of memory on a batch of (1, 3, 200, 154)" in said
+    assert "not even one tile at once would fit: use a smaller --tile-size" in said
+    assert log.count("The model is loaded again, for 1 tiles at once.") == 2
+    assert not (tmp_path / "out.tif").exists()

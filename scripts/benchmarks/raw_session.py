@@ -11,7 +11,8 @@ from statistics import median
 
 import numpy as np
 
-from srpipe.io.session import Session, Tensor
+from srpipe.io.binding import Tensor
+from srpipe.io.session import Session
 from srpipe.io.source import TileReader
 from srpipe.plan.colour import pad_edges
 from srpipe.plan.job import Plan

@@ -16,6 +16,7 @@ from srpipe.settings import (
     Blend,
     ChannelOrder,
     OnError,
+    Transfer,
     parse_value_range,
 )
 
@@ -49,7 +50,19 @@ def add_parser(commands: Commands) -> None:
     add("-b", "--batch-size", type=int, metavar="N", help="tiles through the model together")
     add("-w", "--workers", type=int, metavar="N", help="ONNX sessions, each its own process")
     add("--threads", type=int, metavar="N", help="cores a session may use")
-    add("-d", "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 and so on")
+    add(
+        "-d",
+        "--device",
+        default="auto",
+        metavar="NAME[,NAME]",
+        help="auto, cpu, cuda, cuda:1 and so on; each of several gets a worker",
+    )
+    add(
+        "--transfer",
+        choices=get_args(Transfer),
+        default="auto",
+        help="how batches reach the device; integer: as the image's numbers, converted there",
+    )
     add(
         "--range",
         metavar="LO,HI",
@@ -117,6 +130,7 @@ def run(options: argparse.Namespace) -> int:
                 workers=options.workers,
                 threads=options.threads,
                 device=options.device,
+                transfer=options.transfer,
                 job_dir=options.job_dir,
                 progress=None if options.progress == "none" else renderer,
                 overwrite=options.overwrite,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 
-from srpipe.errors import OutOfMemoryError, RunError
+from srpipe.errors import OutOfMemoryError, RunError, StageError
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.plan.job import Plan
 from srpipe.runtime.conductor import Conductor
@@ -34,18 +34,37 @@ def run_serial(plan: Plan, at: Checkpoint, partial_output: str, conductor: Condu
             if not todo:
                 continue
             instruction = todo.popleft()
+            name, out_of_memory = stage_of(instruction), ""
             try:
-                done = stages[stage_of(instruction)].handle(instruction)
+                if name not in stages:
+                    stages[name] = make_stage(name, plan, slots, partial_output, at)
+                done = stages[name].handle(instruction)
             except OutOfMemoryError as error:
-                logger.warning("%s The model is loaded again.", error)
-                stages["worker"] = make_stage("worker", plan, slots, partial_output, at)
-                todo.extend(conductor.scheduler.on_worker_lost(0, out_of_memory=True))
+                # Not kept, nor handled here: its traceback holds on to the session and its memory.
+                out_of_memory = str(error)
             except RunError as error:
                 todo.extend(conductor.fail(error, instruction))
             else:
                 todo.extend(conductor.on_done(done))
+            if out_of_memory:
+                stages.pop("worker", None)
+                todo.extend(_run_again(out_of_memory, conductor))
         conductor.close()
     except BaseException:
         for stage in stages.values():
             stage.abort()
         raise
+
+
+def _run_again(reason: str, conductor: Conductor) -> list[Instruction]:
+    """What to do after the worker ran out of memory, and is gone."""
+    try:
+        instructions = conductor.scheduler.on_worker_lost(0, out_of_memory=True)
+    except StageError as too_many:
+        return conductor.fail(StageError(f"{reason} {too_many}"), None)
+    logger.warning(
+        "%s The model is loaded again, for %d tiles at once.",
+        reason,
+        conductor.scheduler.tiles_at_once,
+    )
+    return instructions

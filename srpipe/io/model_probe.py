@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from srpipe.errors import ModelError, SettingsError
+from srpipe.io.binding import Tensor
+from srpipe.io.devices import Device
 from srpipe.io.external_data import hash_model
 from srpipe.io.model_sidecar import complete_metadata, warn_of_other_scale
-from srpipe.io.session import Session, Tensor
+from srpipe.io.session import Session
 from srpipe.plan.geometry import round_up
 from srpipe.plan.model_info import MAX_CHANNELS, Layout, ModelInfo
 from srpipe.settings import ValueRange, parse_value_range
@@ -93,7 +95,10 @@ def probe_model(
         ModelError: it cannot be loaded, or is no image-to-image model; the message says what it is.
     """
     name = os.fspath(path)
-    session = Session(name, device, threads)
+    wanted = Device.parse(device)
+    if wanted.probing != wanted:
+        Session(name, device, threads)  # whether it starts at all
+    session = Session(name, str(wanted.probing), threads)
     metadata = session.metadata = complete_metadata(name, session.metadata)
     reasons = []
     for port in _ports(name, session, value_range or _value_range(name, metadata)):

@@ -1,71 +1,18 @@
-"""ONNX Runtime sessions: devices, creation, and runs whose input and output are bound to buffers."""
+"""ONNX Runtime sessions: creation on a device, and runs whose input and output are bound to buffers."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from srpipe.errors import DeviceError, InferenceError, ModelError, OutOfMemoryError
+from srpipe.io.binding import Batch, Binding, DeviceBinding, HostBinding, Tensor
+from srpipe.io.devices import Device, Provider
 from srpipe.io.external_data import external_files
+from srpipe.io.onnx_runtime import is_out_of_memory, one_line, ort
 
-# From version 1.29 on it reports to its maker, and leaves files, unless told not to when loaded.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime as ort
-
-_PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "rocm": "ROCMExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-}
-_AUTO_ORDER = ("cuda", "rocm", "cpu")
-# How ONNX Runtime and its providers say that an allocation failed.
-_OUT_OF_MEMORY = (
-    "bad_alloc",
-    "bad allocation",
-    "out of memory",
-    "failed to allocate memory",
-    "cublas_status_alloc_failed",
-)
 _QUIET = 4  # ONNX Runtime's "fatal only": every error also comes as an exception
-
-Tensor = npt.NDArray[np.floating]
-
-
-def available_devices() -> list[str]:
-    """Names of the devices that this build of ONNX Runtime can use."""
-    providers = set(ort.get_available_providers())
-    return [device for device, provider in _PROVIDERS.items() if provider in providers]
-
-
-def resolve_device(wanted: str) -> str:
-    """Turn ``auto`` into a device, and check that a named one is there.
-
-    Raises:
-        DeviceError: unknown, or not in this build of ONNX Runtime.
-    """
-    there = available_devices()
-    if wanted == "auto":
-        return next(device for device in _AUTO_ORDER if device in there)
-    kind, _, number = wanted.partition(":")
-    numbered = number.isascii() and number.isdigit() and kind != "cpu"
-    if kind not in _PROVIDERS or (":" in wanted and not numbered):
-        raise DeviceError(
-            f"device {wanted!r} is unknown: use auto, {', '.join(_PROVIDERS)}, or cuda:1 and so on."
-        )
-    if kind not in there:
-        hint = " (install onnxruntime-gpu instead of onnxruntime)" if kind == "cuda" else ""
-        raise DeviceError(
-            f"device {wanted!r} is not there: this ONNX Runtime has {', '.join(there)}{hint}."
-        )
-    return wanted
 
 
 class Session:
@@ -74,73 +21,107 @@ class Session:
     ``inputs`` and ``outputs`` are ONNX Runtime's descriptions, ``metadata`` the file's key-value pairs.
     """
 
-    def __init__(self, path: str, device: str, threads: int) -> None:
+    def __init__(self, path: str, device: str, threads: int, content: bytes | None = None) -> None:
         """Load a model.
 
         Args:
             path: an .onnx file.
-            device: as :func:`resolve_device` returns it.
+            device: one device, as :func:`srpipe.io.devices.resolve_device` returns it.
             threads: cores one run may use on a CPU.
+            content: what to load instead of the file, serialized; weights in other files are still
+                looked for beside it.
 
         Raises:
             ModelError: the file is missing or no ONNX model, or keeps weights outside its folder.
-            DeviceError: the device's libraries cannot be loaded.
+            DeviceError: the device is not there, its libraries cannot be loaded, or it cannot run
+                the model.
             OutOfMemoryError: too little memory for it.
         """
         if not os.path.isfile(path):
             raise ModelError(f"model file {path} does not exist: check the path.")
         external_files(path)
         self._path = path
-        kind, _, number = device.partition(":")
-        options = ort.SessionOptions()
-        options.log_severity_level = _QUIET
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Costs 38–47 % more memory at batch 4 and gains nothing (DESIGN.md).
-        options.enable_mem_pattern = False
-        provider: Any = _PROVIDERS[kind]
-        if number:
-            provider = (provider, {"device_id": int(number)})
+        self._content = content
+        self._threads = threads
+        wanted = Device.parse(device)
+        wanted.prepare()
+        providers = wanted.providers(path)
+        self._session = self._load(wanted, providers)
+        names = {name for name, _ in providers}
+        if dropped := names - set(self._session.get_providers()):
+            raise wanted.error(f"ONNX Runtime dropped {', '.join(sorted(dropped))}")
+        # Names in a damaged file need not be text.
         try:
-            # Its fallback prints, and would hide that a device is not there.
-            self._session = ort.InferenceSession(
-                path, options, providers=[provider], enable_fallback=0
-            )
-            # Names in a damaged file need not be text.
             self.inputs, self.outputs = self._session.get_inputs(), self._session.get_outputs()
             _ = [(port.name, port.shape) for port in (*self.inputs, *self.outputs)]
             self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            if _is_out_of_memory(error):
-                raise OutOfMemoryError(f"there is too little memory to load {path}.") from None
-            raise ModelError(
-                f"{path} cannot be loaded as an ONNX model: {_one_line(error)}"
-            ) from None
-        if self._session.get_providers()[0] != _PROVIDERS[kind]:
-            raise DeviceError(
-                f"device {device!r} could not be started (ONNX Runtime fell back to "
-                f"{self._session.get_providers()[0]}): check its driver and libraries."
-            )
+            raise self._model_error(error) from None
+        self._binding: Binding = (
+            HostBinding(self._session)
+            if wanted.buffers is None
+            else DeviceBinding(self._session, wanted.buffers, wanted.number)
+        )
 
-    def run(self, input_name: str, output_name: str, batch: Tensor, result: Tensor) -> None:
+    def _load(self, device: Device, providers: list[Provider]) -> ort.InferenceSession:
+        try:
+            return self._start(providers)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            if is_out_of_memory(error):
+                raise OutOfMemoryError(
+                    f"there is too little memory to load {self._path} on {device}."
+                ) from None
+            if device.kind == "cpu":
+                raise self._model_error(error) from None
+            raise self._blame(device, error) from None
+
+    def _blame(self, device: Device, error: Exception) -> ModelError | DeviceError:
+        """Whether the model or the device is why a session cannot be made: a CPU tells."""
+        try:
+            self._start(Device("cpu", 0).providers(self._path))
+        except Exception as model_error:
+            return self._model_error(model_error)
+        return device.error(one_line(error))
+
+    def _start(self, providers: list[Provider]) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.log_severity_level = _QUIET
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        # Costs 38–47 % more memory at batch 4 and gains nothing (DESIGN.md).
+        options.enable_mem_pattern = False
+        if self._content is not None:
+            folder = os.path.dirname(os.path.abspath(self._path))
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", folder
+            )
+        # Its fallback prints, and would hide that a device is not there.
+        return ort.InferenceSession(
+            self._path if self._content is None else self._content,
+            options,
+            providers=providers,
+            enable_fallback=0,
+        )
+
+    def _model_error(self, error: Exception) -> ModelError:
+        return ModelError(f"{self._path} cannot be loaded as an ONNX model: {one_line(error)}")
+
+    def run(self, input_name: str, output_name: str, batch: Batch, result: Tensor) -> None:
         """Run the model from ``batch`` straight into ``result``, both C-contiguous.
 
         Raises:
             OutOfMemoryError: it ran out of memory; the session must not be used again.
             InferenceError: the model failed otherwise.
         """
-        binding = self._session.io_binding()
-        binding.bind_input(input_name, "cpu", 0, batch.dtype, batch.shape, batch.ctypes.data)
-        binding.bind_output(output_name, "cpu", 0, result.dtype, result.shape, result.ctypes.data)
         try:
-            self._session.run_with_iobinding(binding)
+            self._binding.run(input_name, output_name, batch, result)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise OutOfMemoryError(
                     f"model {self._path} ran out of memory on a batch of {batch.shape}."
                 ) from None
             raise InferenceError(
-                f"model {self._path} failed on a batch of {batch.shape}: {_one_line(error)}"
+                f"model {self._path} failed on a batch of {batch.shape}: {one_line(error)}"
             ) from None
 
     def run_free(self, input_name: str, output_name: str, batch: Tensor) -> Tensor | None:
@@ -150,12 +131,3 @@ class Session:
         except Exception:  # any failure means that the model does not take this shape
             return None
         return result if isinstance(result, np.ndarray) else None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(sign in said for sign in _OUT_OF_MEMORY)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

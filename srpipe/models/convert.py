@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from srpipe.errors import ModelError, OutputError
+from srpipe.io.binding import Tensor
 from srpipe.io.model_probe import probe_model
-from srpipe.io.session import Tensor
-from srpipe.models.graph import add_metadata, save_graph
+from srpipe.models.graph import save_graph
 from srpipe.models.half import to_half
 from srpipe.models.sources import open_source
 from srpipe.models.tlc import localise_pooling
@@ -79,7 +79,6 @@ def convert_model(
     model, done = found.model, list(found.done)
     if tlc_px is not None:
         model = localise_pooling(model, tlc_px)
-        add_metadata(model, {"tlc_window": str(tlc_px)})
         done.append(f"global pooling made local, over {tlc_px} input pixels")
     if fp16:
         model = to_half(model)

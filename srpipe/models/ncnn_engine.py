@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from srpipe.errors import ModelError
-from srpipe.io.session import Tensor
+from srpipe.io.binding import Tensor
 
 
 def has_ncnn() -> bool:

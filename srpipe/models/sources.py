@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from srpipe.errors import ModelError
-from srpipe.io.session import Tensor
+from srpipe.io.binding import Tensor
 from srpipe.models.dynamic import make_dynamic
 from srpipe.models.fit_size import SizeRule
 from srpipe.models.graph import load_graph, metadata_of

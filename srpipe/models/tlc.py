@@ -17,7 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from srpipe.errors import ModelError, SettingsError
-from srpipe.models.graph import add_metadata, metadata_of
+from srpipe.models.graph import metadata_of
 from srpipe.models.local_mean import local_mean
 from srpipe.models.trial import Trial, noise_for, only_input
 
@@ -35,6 +35,7 @@ _BROADCAST = {"Add", "Div", "Expand", "Max", "Min", "Mul", "Pow", "Sub"}
 _SIZES_PX = ((64, 96), (192, 288))
 _WHOLE = 1 << 20  # a window larger than any image
 _TOLERANCE = 1e-4
+_NO_LONGER_TRUE = ("seam_", "receptive_radius_px")
 
 _Shapes = dict[str, tuple[int, ...]]
 
@@ -85,9 +86,13 @@ def localise_pooling(model: onnx.ModelProto, window_px: int = DEFAULT_WINDOW_PX)
             )
     _check_result(model, pools, size_px)
     local = _localised(model, pools, window_px)
-    told_px = metadata_of(model).get("tile_size", "0")
+    facts = metadata_of(model)
+    told_px = facts.get("tile_size", "0")
     tile_px = max(2 * window_px, int(told_px) if told_px.isdigit() else 0)
-    add_metadata(local, {"tlc_window_px": str(window_px), "tile_size": str(tile_px)})
+    # How far it sees and how its seams look is no longer what it was.
+    kept = {key: text for key, text in facts.items() if not key.startswith(_NO_LONGER_TRUE)}
+    told = {"tlc_window_px": str(window_px), "tile_size": str(tile_px)}
+    helper.set_model_props(local, kept | told)
     return local
 
 

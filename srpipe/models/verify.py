@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from srpipe.errors import ModelError
-from srpipe.io.session import Session, Tensor
+from srpipe.io.binding import Tensor
+from srpipe.io.session import Session
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 # Sizes at which a model of any size is tried; most windows and strides divide one of them.

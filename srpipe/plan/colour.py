@@ -74,6 +74,39 @@ class ColourPath:
         else:
             np.divide(colours, step, out=planes, casting="unsafe", dtype=np.float32)
 
+    def pack_integers(self, pixels: Pixels, out: Pixels) -> None:
+        """Write one padded tile as :meth:`pack` does, but leave its numbers as they are.
+
+        Args:
+            pixels: (tile height, tile width, bands).
+            out: (C, H, W) or (H, W, C) as ``layout`` says, of the type of ``pixels``; the model has as
+                many channels as the image has colours, or more.
+        """
+        planes = out if self.layout == "NCHW" else out.transpose(2, 0, 1)
+        colours = pixels[..., : self.colours].transpose(2, 0, 1)
+        planes[...] = colours[::-1] if self.bgr else colours
+
+    def table(self, dtype: npt.DTypeLike, model_dtype: npt.DTypeLike) -> npt.NDArray[np.floating]:
+        """What :meth:`pack` makes of every integer.
+
+        Args:
+            dtype: of the image.
+            model_dtype: of the model.
+
+        Returns:
+            (256,) or (65536,) of ``model_dtype``.
+        """
+        integers = np.arange(np.iinfo(dtype).max + 1).astype(dtype)
+        pixels = np.repeat(integers[np.newaxis, :, np.newaxis], self.bands, axis=2)
+        shape = (1, len(integers))
+        out = np.empty(
+            (self.channels, *shape) if self.layout == "NCHW" else (*shape, self.channels),
+            model_dtype,
+        )
+        self.pack(pixels, out)
+        planes = out if self.layout == "NCHW" else out.transpose(2, 0, 1)
+        return np.ascontiguousarray(planes[0, 0])
+
     def unpack(self, result: npt.NDArray[np.floating], pixels: Pixels | None) -> Planes:
         """Turn one result into planes of the image's bands.
 

@@ -16,7 +16,8 @@ Fingerprint = dict[str, str]
 def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
     """All facts that change the result of a job.
 
-    Workers, threads and, for a model whose arithmetic does not depend on it, the batch size do not.
+    Workers, threads and, on a CPU, for a model whose arithmetic does not depend on it, the batch size
+    do not. A GPU's libraries choose their algorithms by it.
 
     Args:
         plan: the job.
@@ -40,7 +41,7 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         "on error": plan.on_error,
         "device": plan.device.partition(":")[0],
     }
-    if not model.batch_exact:
+    if plan.on_gpu or not model.batch_exact:
         facts["batch size"] = str(plan.batch_size)
     return facts | {f"{name} version": version for name, version in versions.items()}
 

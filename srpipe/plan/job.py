@@ -28,6 +28,8 @@ from srpipe.settings import Blend, OnError, Settings, check_overlap
 DEFAULT_TILE_SIZE_PX = 256
 DEFAULT_BATCH_SIZE_CPU = 1
 DEFAULT_BATCH_SIZE_GPU = 8
+# Where bytes cost more on their way than their conversion does.
+_INTEGER_DEVICES = ("cuda", "tensorrt")
 # One process starts no others and answers sooner when there is little to do.
 SERIAL_MAX_TILES = 8
 # The ramp that is left where the overlap is chosen from the receptive radius.
@@ -54,7 +56,9 @@ class Plan:
     threads: int
     """Cores of one session."""
     device: str
-    """Resolved: cpu, cuda:0, …"""
+    """Resolved: cpu, cuda:0, or several of one kind between commas."""
+    integer_input: bool
+    """Whether batches hold the image's integers, which the model's session converts itself."""
     serial: bool
     """Whether all stages run in one process."""
     job_dir: str
@@ -76,9 +80,19 @@ class Plan:
         return self.image.size.scaled(self.scale)
 
     @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices, which workers take in turn."""
+        return tuple(self.device.split(","))
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether sessions run on anything but the CPU."""
+        return self.device != "cpu"
+
+    @property
     def runners(self) -> int:
         """Runs of one session that are under way at once: its threads on a CPU, one elsewhere."""
-        return self.threads if self.device == "cpu" and not self.serial else 1
+        return 1 if self.on_gpu or self.serial else self.threads
 
     @property
     def colour(self) -> ColourPath:
@@ -122,12 +136,20 @@ class Plan:
         return 4 if self.model.dtype == "float32" else 2
 
     @property
+    def batch_dtype(self) -> str:
+        """Numpy's name for the numbers in batch slots."""
+        return self.image.dtype if self.integer_input else self.model.dtype
+
+    @property
     def slot_bytes(self) -> int:
         """Bytes of all slots."""
         shapes, counts = self.slot_shapes, self.slot_counts
-        tile_bytes = count(shapes.tile) * self.image.sample_bytes
-        model_values = count(shapes.batch) * counts.batch + count(shapes.result) * counts.result
-        return tile_bytes * counts.tile + model_values * self.model_item_bytes
+        batch_item_bytes = self.image.sample_bytes if self.integer_input else self.model_item_bytes
+        return (
+            count(shapes.tile) * counts.tile * self.image.sample_bytes
+            + count(shapes.batch) * counts.batch * batch_item_bytes
+            + count(shapes.result) * counts.result * self.model_item_bytes
+        )
 
     @property
     def seam_shapes(self) -> SeamShapes:
@@ -169,7 +191,7 @@ def make_plan(
         image: the input.
         model: the model, probed.
         output: the output, parsed.
-        device: resolved device.
+        device: resolved device, or several between commas.
         cores: processor cores this process may use.
         job_dir: the job's folder.
 
@@ -185,7 +207,7 @@ def make_plan(
     output = fit_output(output, image, image.size.scaled(model.scale))
     grid = plan_grid(settings, image, model)
     batch_size = _batch_size(settings, model, device, grid.n_tiles)
-    workers = min(settings.workers or 1, -(-grid.n_tiles // batch_size))
+    workers = min(_workers(settings, device), -(-grid.n_tiles // batch_size))
     reach_px = _reach_px(model, image)
     trims = tuple(default_trim_px(axis.overlap_px, reach_px) for axis in (grid.x, grid.y))
     serial = settings.engine == "serial" or (
@@ -203,6 +225,7 @@ def make_plan(
         workers=1 if serial else workers,
         threads=settings.threads or max(1, cores // workers),
         device=device,
+        integer_input=_integer_input(settings, image, model, device),
         serial=serial,
         job_dir=job_dir,
         overwrite=settings.overwrite,
@@ -210,6 +233,31 @@ def make_plan(
         checkpoint_every_s=settings.checkpoint_every_s,
         on_error=settings.on_error,
     )
+
+
+def _workers(settings: Settings, device: str) -> int:
+    """One session for every device unless more are asked for."""
+    devices = device.count(",") + 1
+    if settings.workers is not None and settings.workers < devices:
+        raise SettingsError(
+            f"workers is {settings.workers}, but {devices} devices are named ({device}): each needs a "
+            "worker; leave --workers out, or name fewer devices."
+        )
+    return settings.workers or devices
+
+
+def _integer_input(settings: Settings, image: ImageInfo, model: ModelInfo, device: str) -> bool:
+    """Whether batches travel as integers: where asked for, and 8 bits to CUDA devices anyway."""
+    possible = model.channels >= image.colours
+    if settings.transfer == "integer" and not possible:
+        raise SettingsError(
+            f"transfer 'integer' is not possible: model {model.name} sees the luma of a colour image, "
+            "which is no integer; leave --transfer out."
+        )
+    if settings.transfer == "auto":
+        on_cuda = device.partition(":")[0] in _INTEGER_DEVICES
+        return possible and on_cuda and image.dtype == "uint8"
+    return settings.transfer == "integer"
 
 
 def plan_grid(settings: Settings, image: ImageInfo, model: ModelInfo) -> Grid:

@@ -49,7 +49,9 @@ def main(connection: Connection) -> None:
     replies = _Replies(connection, setup.stage)
     try:
         slots = shared_slots(setup.plan, setup.slots_descriptor)
-        stage = make_stage(setup.stage, setup.plan, slots, setup.partial_output, setup.at)
+        stage = make_stage(
+            setup.stage, setup.plan, slots, setup.partial_output, setup.at, setup.worker
+        )
     except Exception as error:  # whatever it is, the supervisor must hear of it
         replies.fail(error, None)
         os._exit(1)

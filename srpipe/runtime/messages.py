@@ -95,6 +95,8 @@ class Setup:
     partial_output: str
     at: Checkpoint
     """How far the canvas is."""
+    worker: int
+    """The stage's number, if it is a worker."""
 
 
 @dataclass(frozen=True, slots=True)

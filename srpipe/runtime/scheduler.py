@@ -54,7 +54,8 @@ class Scheduler:
     total_px: int
     max_lag_px: int
     batch_may_shrink: bool
-    """Whether tiles may go through the model in smaller numbers without another result."""
+    """Whether tiles may go through the model in smaller numbers: where that gives the same result,
+    and on a GPU, where nothing is promised of the last bit."""
 
     first_tile: int = 0
     """The tile to go on with."""
@@ -107,7 +108,7 @@ class Scheduler:
             total_rows_px=plan.output_size.height,
             total_px=plan.output_size.pixels,
             max_lag_px=_MAX_LAG_TILE_ROWS * grid.tile.height * plan.scale,
-            batch_may_shrink=plan.model.batch is None and plan.model.batch_exact,
+            batch_may_shrink=plan.model.batch is None and (plan.model.batch_exact or plan.on_gpu),
             first_tile=at.next_tile,
             rows_finished_px=plan.finished_rows_px(at.next_tile),
             filled_tiles=at.filled_tiles,
@@ -235,9 +236,13 @@ class Scheduler:
             return self._next_instructions()
         self._losses += 1
         if self._losses >= _MAX_LOSSES:
+            advice = (
+                f"not even {_tiles(tiles)} at once would fit: use a smaller --tile-size."
+                if out_of_memory
+                else "free memory, or use a smaller --batch-size, --tile-size, --threads or --workers."
+            )
             raise StageError(
-                f"{self._losses} workers were lost without a tile done in between: free memory, or "
-                "use a smaller --batch-size, --tile-size, --threads or --workers."
+                f"{self._losses} workers were lost without a tile done in between: {advice}"
             )
         return self._next_instructions()
 
@@ -357,3 +362,7 @@ class Scheduler:
     def _tiles_of(self, batch: int) -> tuple[int, ...]:
         first = batch * self.batch_size
         return tuple(range(first, min(first + self.batch_size, self.n_tiles)))
+
+
+def _tiles(count: int) -> str:
+    return "one tile" if count == 1 else f"{count} tiles"

@@ -31,7 +31,8 @@ class Slots:
         self._offset = 0
         pixel, value = np.dtype(plan.image.numpy_dtype), np.dtype(plan.model.dtype)
         self.tiles: list[Pixels] = [self._take(shapes.tile, pixel) for _ in range(counts.tile)]
-        self.batches = [self._take(shapes.batch, value) for _ in range(counts.batch)]
+        batch = np.dtype(plan.batch_dtype)
+        self.batches = [self._take(shapes.batch, batch) for _ in range(counts.batch)]
         self.results = [self._take(shapes.result, value) for _ in range(counts.result)]
 
     def _take(self, shape: Shape, dtype: np.dtype) -> npt.NDArray:  # type: ignore[type-arg]

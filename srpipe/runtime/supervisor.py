@@ -168,7 +168,9 @@ class Supervisor:
 
     def _start(self, stage: str, worker: int | None = None) -> None:
         name = stage if worker is None else _worker_name(worker)
-        setup = Setup(stage, self._plan, self._descriptor, self._partial_output, self._at)
+        setup = Setup(
+            stage, self._plan, self._descriptor, self._partial_output, self._at, worker or 0
+        )
         self._processes[name] = StageProcess(
             name, setup, self._log_path, worker, self._lock_descriptor
         )

@@ -9,8 +9,9 @@ import pytest
 from onnx import helper
 
 from srpipe.errors import DeviceError, InferenceError, ModelError
+from srpipe.io.devices import available_devices, resolve_device
 from srpipe.io.model_probe import probe_model
-from srpipe.io.session import Session, available_devices, resolve_device
+from srpipe.io.session import Session
 from srpipe.models.zoo import bundled_models, find_model
 from tests.onnx_models import classifier_model, conv_model, elementwise_model, save
 

@@ -71,7 +71,7 @@ def test_local_pooling_is_compared_where_it_is_the_same(tmp_path: Path) -> None:
     narrow = convert_model(tmp_path / "global.onnx", tmp_path / "narrow.onnx", tlc_px=32)
     assert narrow.difference is None
     assert "local means" in narrow.not_compared
-    assert narrow.info.metadata["tlc_window"] == "32"
+    assert narrow.info.metadata["tlc_window_px"] == "32"
     with pytest.raises(ModelError, match="nothing to make local"):
         convert_model(find_model("lite-x2"), tmp_path / "nothing.onnx", tlc_px=384)
 

@@ -102,6 +102,14 @@ def tiling_error(model: onnx.ModelProto, image: np.ndarray) -> float:
     return float(np.abs(tiled - trial.run(image)[0]).mean())
 
 
+def test_what_was_measured_before_is_forgotten() -> None:
+    model = Net().nafnet()
+    told = {"name": "n", "receptive_radius_px": "9", "seam_class": "discouraged", "seam_tile": "64"}
+    onnx.helper.set_model_props(model, told)
+    facts = metadata_of(localise_pooling(model, 32))
+    assert facts == {"name": "n", "tlc_window_px": "32", "tile_size": "64"}
+
+
 def test_half_before_or_after() -> None:
     model = Net().nafnet()
     image = photograph(96, 128)

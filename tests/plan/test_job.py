@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from srpipe.errors import OutputError, SettingsError
+from srpipe.plan.fingerprint import Fingerprint, fingerprint
 from srpipe.plan.geometry import Size
 from srpipe.plan.memory import count
 from srpipe.settings import Settings
@@ -26,6 +28,8 @@ from tests.factories import make_test_plan
         ({"tile_size": 2.5}, "whole number"),
         ({"batch_size": True}, "whole number"),
         ({"model": ""}, "model is empty"),
+        ({"device": 0}, "device must be a text such as 'cuda:0', not 0"),
+        ({"transfer": "uint8"}, "auto, float, integer"),
     ],
 )
 def test_absurd_settings(changes: dict[str, object], message: str) -> None:
@@ -102,3 +106,52 @@ def test_threads_are_shared_among_workers(tmp_path: Path) -> None:
     assert make_test_plan(tmp_path, cores=8, workers=2).threads == 4
     assert make_test_plan(tmp_path, cores=1, workers=2).threads == 1
     assert make_test_plan(tmp_path, device="cuda", engine="local").runners == 1
+
+
+def test_every_device_gets_a_worker(tmp_path: Path) -> None:
+    large = {"size": Size(4000, 4000)}
+    two = make_test_plan(tmp_path, image=large, device="cuda:0,cuda:3")
+    assert (two.workers, two.devices, two.runners, two.batch_size) == (
+        2,
+        ("cuda:0", "cuda:3"),
+        1,
+        8,
+    )
+    assert make_test_plan(tmp_path, image=large, device="cuda:0,cuda:3", workers=4).workers == 4
+    assert make_test_plan(tmp_path, image=large, device="cuda:0").workers == 1
+    # As many as there are batches: nine tiles are two.
+    small = make_test_plan(tmp_path, image={"size": Size(700, 700)}, device="cuda:0,cuda:1,cuda:2")
+    assert (small.grid.n_tiles, small.workers) == (9, 2)
+    with pytest.raises(SettingsError, match="workers is 1, but 2 devices are named"):
+        make_test_plan(tmp_path, image=large, device="cuda:0,cuda:3", workers=1)
+
+
+def test_eight_bits_travel_as_integers_to_cuda_devices(tmp_path: Path) -> None:
+    for device, dtype, transfer, expected in [
+        ("cpu", "uint8", "auto", "float32"),
+        ("cuda:0", "uint8", "auto", "uint8"),
+        ("tensorrt:0,tensorrt:1", "uint8", "auto", "uint8"),
+        ("cuda:0", "uint16", "auto", "float32"),
+        ("cuda:0", "uint16", "integer", "uint16"),
+        ("cuda:0", "uint8", "float", "float32"),
+        ("cpu", "uint8", "integer", "uint8"),
+        ("migraphx:0", "uint8", "auto", "float32"),
+    ]:
+        plan = make_test_plan(tmp_path, image={"dtype": dtype}, device=device, transfer=transfer)
+        assert plan.batch_dtype == expected
+    # Luma is computed before the model, and no integer.
+    luma = make_test_plan(tmp_path, model={"channels": 1}, device="cuda:0")
+    assert luma.batch_dtype == "float32"
+
+
+def test_what_counts_for_the_result(tmp_path: Path) -> None:
+    """How batches travel never counts; how large they are does on a GPU."""
+
+    def facts(**changes: Any) -> Fingerprint:
+        image = {"size": Size(4000, 4000)}
+        return fingerprint(make_test_plan(tmp_path, image=image, **changes), {})
+
+    assert facts(transfer="integer") == facts(transfer="float") == facts(batch_size=3)
+    assert facts(device="cuda:0") == facts(device="cuda:1", transfer="float")
+    assert facts(device="cuda:0", batch_size=2) != facts(device="cuda:0", batch_size=4)
+    assert facts(device="cuda:0") != facts()

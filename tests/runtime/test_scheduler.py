@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from srpipe.errors import CoverageError, StageError
+from srpipe.io.checkpoint import Checkpoint
 from srpipe.runtime.messages import Blend, Done, Instruction, Pack, Read, Run, Save, Write
 from srpipe.runtime.scheduler import Scheduler
 from srpipe.runtime.slot_table import SlotTable
+from tests.factories import make_test_plan
 
 ROW_TILES = 5
 ROW_PX = 10
@@ -267,8 +270,20 @@ def test_a_lost_workers_batches_run_again_in_smaller_numbers() -> None:
     # One tile at once cannot be halved: now losses count.
     world.lose_worker(0, out_of_memory=True)
     world.lose_worker(0, out_of_memory=False)
-    with pytest.raises(StageError, match="3 workers were lost without a tile done"):
+    with pytest.raises(StageError, match=r"3 workers were lost.*not even one tile.*--tile-size"):
         scheduler.on_worker_lost(0, out_of_memory=True)
+
+
+@pytest.mark.parametrize(("device", "exact", "batch", "may"), [
+    ("cpu", True, None, True), ("cpu", False, None, False), ("cpu", True, 4, False),
+    ("cuda:0", True, None, True), ("cuda:0", False, None, True), ("cuda:0", True, 4, False),
+])  # fmt: skip
+def test_which_batches_may_be_halved(
+    tmp_path: Path, device: str, exact: bool, batch: int | None, may: bool
+) -> None:
+    model = {"batch_exact": exact, "batch": batch}
+    plan = make_test_plan(tmp_path, device=device, model=model)
+    assert Scheduler.for_plan(plan, Checkpoint("", 0, 0)).batch_may_shrink == may
 
 
 def test_workers_lost_together_shrink_the_batch_once() -> None:

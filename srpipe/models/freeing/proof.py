@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from srpipe.io.session import Tensor
+from srpipe.io.binding import Tensor
 from srpipe.models.freeing.inference import Value
 from srpipe.models.freeing.search import NodeError, Port, Reading, describe, global_results
 from srpipe.models.freeing.worlds import BATCH, HEIGHT, WIDTH, Vector, Worlds

@@ -52,7 +52,9 @@ def stage_of(instruction: Instruction) -> str:
             return "writer"
 
 
-def make_stage(name: str, plan: Plan, slots: Slots, partial_output: str, at: Checkpoint) -> Stage:
+def make_stage(
+    name: str, plan: Plan, slots: Slots, partial_output: str, at: Checkpoint, worker: int = 0
+) -> Stage:
     """Set a stage up.
 
     Args:
@@ -61,6 +63,7 @@ def make_stage(name: str, plan: Plan, slots: Slots, partial_output: str, at: Che
         slots: mapped in this process.
         partial_output: the file the writer begins.
         at: how far the canvas is.
+        worker: the stage's number, if it is a worker.
 
     Raises:
         SrpipeError: the input, the model or the output cannot be opened.
@@ -77,7 +80,7 @@ def make_stage(name: str, plan: Plan, slots: Slots, partial_output: str, at: Che
         case "worker":
             from srpipe.runtime.stages.worker import Worker
 
-            return Worker(plan, slots)
+            return Worker(plan, slots, worker)
         case "accumulator":
             from srpipe.runtime.stages.accumulator import Accumulator
 

@@ -17,7 +17,8 @@ class Batcher:
 
     def __init__(self, plan: Plan, slots: Slots) -> None:
         self._plan = plan
-        self._colour = plan.colour
+        colour = plan.colour
+        self._pack_tile = colour.pack_integers if plan.integer_input else colour.pack
         self._slots = slots
 
     def handle(self, instruction: Instruction) -> Done:
@@ -32,7 +33,7 @@ class Batcher:
             rect = self._plan.grid.at(tile).source
             pixels = self._slots.tiles[slot]
             pad_edges(pixels, rect.height, rect.width)
-            self._colour.pack(pixels, batch[i])
+            self._pack_tile(pixels, batch[i])
         batch[n:] = batch[n - 1]
         return Done(instruction, time.perf_counter() - begin)
 

@@ -15,9 +15,16 @@ from srpipe.runtime.slots import Slots
 class Worker:
     """Runs the model from batch slots into result slots, on several threads of one session."""
 
-    def __init__(self, plan: Plan, slots: Slots) -> None:
+    def __init__(self, plan: Plan, slots: Slots, number: int) -> None:
+        """Load the model.
+
+        Args:
+            plan: the job.
+            slots: mapped in this process.
+            number: the worker's, which says whose turn it is among the devices.
+        """
         self.runners = plan.runners
-        self._model = plan.model
+        self._output_name = plan.model.output_name
         self._slots = slots
         if hash_model(plan.model.path) != plan.model.sha256:
             raise InferenceError(
@@ -26,7 +33,9 @@ class Worker:
             )
         # One thread a run and a run per core beats one run on all cores (DESIGN.md).
         threads = max(1, plan.threads // plan.runners)
-        self._session = Session(plan.model.path, plan.device, threads)
+        device = plan.devices[number % len(plan.devices)]
+        self._session = Session(plan.model.path, device, threads, _content(plan))
+        self._input_name = self._session.inputs[0].name
 
     def handle(self, instruction: Instruction) -> Done:
         """Run one batch."""
@@ -38,10 +47,17 @@ class Worker:
         for stop in range(n, len(batch) + n, n):
             # One shape for every run: where the last would be smaller, it repeats some tiles.
             tiles = slice(min(stop, len(batch)) - n, min(stop, len(batch)))
-            self._session.run(
-                self._model.input_name, self._model.output_name, batch[tiles], result[tiles]
-            )
+            self._session.run(self._input_name, self._output_name, batch[tiles], result[tiles])
         return Done(instruction, time.perf_counter() - begin)
 
     def abort(self) -> None:
         """Nothing to undo."""
+
+
+def _content(plan: Plan) -> bytes | None:
+    """The model with the conversion of integers in it; None where the file does as it is."""
+    if not plan.integer_input:
+        return None
+    from srpipe.models.integer_input import take_integers  # imports onnx
+
+    return take_integers(plan.model, plan.colour.table(plan.image.dtype, plan.model.dtype))
