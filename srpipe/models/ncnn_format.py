@@ -60,7 +60,7 @@ class Layer:
             ModelError: it is none.
         """
         value = self.number(key, default)
-        if value != int(value):
+        if value != int(value) or abs(value) > _INT32.max:
             raise ModelError(f"{self} has {value} as parameter {key}: it must be a whole number.")
         return int(value)
 

