@@ -14,10 +14,10 @@ from srpipe.io.binding import Tensor
 from srpipe.models.dynamic import make_dynamic
 from srpipe.models.fit_size import SizeRule
 from srpipe.models.graph import load_graph, metadata_of
-from srpipe.models.ncnn import convert_ncnn
-from srpipe.models.ncnn_engine import has_ncnn, run_ncnn
-from srpipe.models.torch_export import export_torch
-from srpipe.models.torch_load import TORCH_SUFFIXES, load_torch
+from srpipe.models.ncnn.convert import convert_ncnn
+from srpipe.models.ncnn.engine import has_ncnn, run_ncnn
+from srpipe.models.pytorch.export import export_torch
+from srpipe.models.pytorch.load import TORCH_SUFFIXES, load_torch
 from srpipe.models.verify import Runner, noise
 from srpipe.plan.geometry import round_up
 

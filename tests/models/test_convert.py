@@ -16,7 +16,7 @@ from srpipe.errors import ModelError, OutputError
 from srpipe.models.convert import Conversion, compare, convert_model
 from srpipe.models.zoo import find_model
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
-from tests.models.ncnn_files import packaged_model
+from tests.models.ncnn.files import packaged_model
 from tests.models.nets import Net
 from tests.onnx_models import conv_model, save
 from tests.processes import run_srpipe

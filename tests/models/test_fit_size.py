@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 
 from srpipe.errors import ModelError
 from srpipe.models.fit_size import SizeRule, fit_size
-from tests.models.ncnn_files import run_onnx
+from tests.models.ncnn.files import run_onnx
 from tests.onnx_models import save
 
 

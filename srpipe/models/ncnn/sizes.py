@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from srpipe.errors import ModelError
-from srpipe.models.ncnn_format import Layer
-from srpipe.models.ncnn_graph import Blob, Graph
+from srpipe.models.ncnn.format import Layer
+from srpipe.models.ncnn.graph import Blob, Graph
 
 _REST = -233  # ncnn's word for "what is left", or "not given"
 TO_THE_END = int(np.iinfo(np.int64).max)

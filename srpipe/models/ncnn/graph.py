@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from srpipe.errors import ModelError
-from srpipe.models.ncnn_format import Layer, Weights
+from srpipe.models.ncnn.format import Layer, Weights
 
 INPUT_NAME = "input"
 OUTPUT_NAME = "output"

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from srpipe.errors import ModelError
-from srpipe.models.ncnn_activations import fused
-from srpipe.models.ncnn_format import Layer, Values
-from srpipe.models.ncnn_graph import Blob, Graph
+from srpipe.models.ncnn.activations import fused
+from srpipe.models.ncnn.format import Layer, Values
+from srpipe.models.ncnn.graph import Blob, Graph
 
 _SAME_PADS = {-233: "SAME_UPPER", -234: "SAME_LOWER"}
 

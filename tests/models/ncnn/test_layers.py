@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from srpipe.errors import ModelError
-from tests.models.ncnn_files import flagged, raw, run_ncnn, run_plain, write_model
+from tests.models.ncnn.files import flagged, raw, run_ncnn, run_plain, write_model
 
 _RNG = np.random.default_rng(3)
 _HEIGHT, _WIDTH = 11, 13

@@ -10,7 +10,7 @@ import pytest
 from srpipe.errors import ModelError
 from srpipe.io.model_probe import probe_model
 from srpipe.models.graph import metadata_of, save_graph
-from srpipe.models.torch_export import export_torch
+from srpipe.models.pytorch.export import export_torch
 from srpipe.models.trial import Trial
 
 # torch warns of its own deprecations.

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from srpipe.models.ncnn import plain_graph
-from srpipe.models.ncnn_format import Weights, read_param
+from srpipe.models.ncnn.convert import plain_graph
+from srpipe.models.ncnn.format import Weights, read_param
 
 FLOAT16_FLAG = (0x01306B47).to_bytes(4, "little")
 Array = np.ndarray

@@ -19,7 +19,7 @@ import onnx
 from srpipe.errors import ModelError
 from srpipe.models.fold import fold_constants
 from srpipe.models.graph import add_metadata
-from srpipe.models.torch_load import load_torch
+from srpipe.models.pytorch.load import load_torch
 from srpipe.models.trial import Array, Trial
 from srpipe.plan.geometry import round_up
 
@@ -42,7 +42,7 @@ def export_torch(source: Path) -> onnx.ModelProto:
         source: a .pth, .pt or .safetensors file.
 
     Raises:
-        ModelError: as :func:`srpipe.models.torch_load.load_torch`; or the model cannot be exported,
+        ModelError: as :func:`srpipe.models.pytorch.load.load_torch`; or the model cannot be exported,
             or the graph does not do what the model does.
     """
     descriptor = load_torch(source)

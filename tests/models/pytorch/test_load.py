@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from srpipe.errors import ModelError
-from srpipe.models.torch_load import load_torch
+from srpipe.models.pytorch.load import load_torch
 
 # torch warns of its own deprecations.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,17 +11,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from srpipe.errors import ModelError
-from srpipe.models.ncnn_activations import ACTIVATIONS
-from srpipe.models.ncnn_convolutions import (
+from srpipe.models.ncnn.activations import ACTIVATIONS
+from srpipe.models.ncnn.convolutions import (
     convolution,
     deconvolution,
     grouped_convolution,
     grouped_deconvolution,
     inner_product,
 )
-from srpipe.models.ncnn_format import Layer
-from srpipe.models.ncnn_graph import Blob, Graph
-from srpipe.models.ncnn_sizes import (
+from srpipe.models.ncnn.format import Layer
+from srpipe.models.ncnn.graph import Blob, Graph
+from srpipe.models.ncnn.sizes import (
     TO_THE_END,
     crop,
     interp,

@@ -9,10 +9,10 @@ import onnx
 from srpipe.errors import ModelError
 from srpipe.models.fit_size import SizeRule, fit_size
 from srpipe.models.graph import add_metadata
-from srpipe.models.ncnn_convolutions import input_channels
-from srpipe.models.ncnn_format import Layer, Weights, read_param
-from srpipe.models.ncnn_graph import INPUT_NAME, Blob, Graph
-from srpipe.models.ncnn_layers import LAYERS
+from srpipe.models.ncnn.convolutions import input_channels
+from srpipe.models.ncnn.format import Layer, Weights, read_param
+from srpipe.models.ncnn.graph import INPUT_NAME, Blob, Graph
+from srpipe.models.ncnn.layers import LAYERS
 
 _CHANNELS_KEY = 2
 _USUAL_CHANNELS = 3

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from srpipe.errors import ModelError
-from srpipe.models.ncnn_format import Layer, Number
-from srpipe.models.ncnn_graph import Graph
+from srpipe.models.ncnn.format import Layer, Number
+from srpipe.models.ncnn.graph import Graph
 
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 

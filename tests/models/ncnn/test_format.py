@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from srpipe.errors import ModelError
-from srpipe.models.ncnn_format import Layer, Weights, read_param
-from tests.models.ncnn_files import FLOAT16_FLAG, flagged, flagged_float16, raw, write_model
+from srpipe.models.ncnn.format import Layer, Weights, read_param
+from tests.models.ncnn.files import FLOAT16_FLAG, flagged, flagged_float16, raw, write_model
 
 LINES = [
     "Input            data  0 1 data 0=8 1=8 2=3",

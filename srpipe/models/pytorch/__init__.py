@@ -1,0 +1,1 @@
+"""PyTorch weights as ONNX graphs, through spandrel: loaded without running code, exported, checked."""
