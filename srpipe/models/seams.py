@@ -131,7 +131,7 @@ def measure_seams(
         side_px, shift_px = _side_and_shift(maker, settings)
         whole_plan = maker.plan(side_px, Settings(tile_size=side_px, overlap=0, engine="serial"))
         tiled_plan = maker.plan(side_px, settings)
-        source = _cut(_in_16_bits(pixels), side_px + shift_px)
+        source = _cut(_in_16_bits(pixels, _WHITE), side_px + shift_px)
         session = Session(info.path, "cpu", 0)
         for corner in (0, shift_px):
             part = slice(corner, corner + side_px)
@@ -212,9 +212,10 @@ def _wanted_px(info: ModelInfo, tile_size: int | None) -> int:
     return tile_size or info.tile_px or DEFAULT_TILE_SIZE_PX
 
 
-def _in_16_bits(pixels: Pixels) -> npt.NDArray[np.uint16]:
-    wide = pixels.astype(np.uint16)
-    return wide if pixels.dtype == np.uint16 else wide * np.uint16(_WHITE // 255)
+def _in_16_bits(pixels: Pixels, white: int) -> npt.NDArray[np.uint16]:
+    if pixels.dtype == np.uint16:
+        return pixels.astype(np.uint16)
+    return (pixels * (white / 255) + 0.5).astype(np.uint16)
 
 
 def _cut(pixels: npt.NDArray[np.uint16], side_px: int) -> npt.NDArray[np.uint16]:
@@ -251,7 +252,8 @@ def _compare(
 ) -> GridDifference:
     difference = np.abs(tiled.astype(np.int32) - whole).max(axis=2)
     seams = _seam_mask(plan.grid.y, plan)[:, np.newaxis] | _seam_mask(plan.grid.x, plan)
-    return GridDifference(_summarise(difference[seams]), _summarise(difference[~seams]))
+    levels = difference / (_WHITE / 255)
+    return GridDifference(_summarise(levels[seams]), _summarise(levels[~seams]))
 
 
 def _seam_mask(axis: AxisGrid, plan: Plan) -> npt.NDArray[np.bool_]:
@@ -266,8 +268,7 @@ def _seam_mask(axis: AxisGrid, plan: Plan) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _summarise(difference: npt.NDArray[np.int32]) -> Difference:
-    if not difference.size:
+def _summarise(levels: npt.NDArray[np.float64]) -> Difference:
+    if not levels.size:
         return Difference(0.0, 0.0)
-    level = _WHITE / 255
-    return Difference(float(difference.max()) / level, float(difference.mean()) / level)
+    return Difference(float(levels.max()), float(levels.mean()))
