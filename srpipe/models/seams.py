@@ -37,7 +37,6 @@ EXACT_LEVELS = 0.5
 # A mean away from seams beyond these has another reason than the seams.
 _FAR_LEVELS = 0.5
 _FAR_SHARE = 0.5
-_WHITE = 65535  # in 16 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,7 @@ def measure_seams(
         side_px, shift_px = _side_and_shift(maker, settings)
         whole_plan = maker.plan(side_px, Settings(tile_size=side_px, overlap=0, engine="serial"))
         tiled_plan = maker.plan(side_px, settings)
-        source = _cut(_in_16_bits(pixels, _WHITE), side_px + shift_px)
+        source = _cut(_in_16_bits(pixels, tiled_plan.white), side_px + shift_px)
         session = Session(info.path, "cpu", 0)
         for corner in (0, shift_px):
             part = slice(corner, corner + side_px)
@@ -252,7 +251,7 @@ def _compare(
 ) -> GridDifference:
     difference = np.abs(tiled.astype(np.int32) - whole).max(axis=2)
     seams = _seam_mask(plan.grid.y, plan)[:, np.newaxis] | _seam_mask(plan.grid.x, plan)
-    levels = difference / (_WHITE / 255)
+    levels = difference / (plan.white / 255)
     return GridDifference(_summarise(levels[seams]), _summarise(levels[~seams]))
 
 

@@ -90,7 +90,7 @@ def test_models_are_accepted(
     save_graph(_converted(package, name), path)
     info = probe_model(path, threads=1)
     assert (info.scale, info.multiple_px, info.batch) == (scale, multiple, None)
-    assert (info.name, info.value_range, info.bgr) == (name, 1.0, False)
+    assert (info.name, info.value_range, info.bgr) == (name, (0.0, 1.0), False)
     if margin == 7:
         assert info.radius_px is not None
         assert info.radius_px <= margin
@@ -170,7 +170,7 @@ def test_a_changed_word_is_a_model_error_or_a_model(
     lines = [*SMALL[:line], " ".join(words), *SMALL[line + 1 :]]
     param = write_model(tmp_path, lines, SMALL_WEIGHTS)
     try:
-        model = convert_ncnn(param, param.with_suffix(".bin"))
+        model, _ = convert_ncnn(param, param.with_suffix(".bin"))
     except ModelError:
         return
     result = run_onnx(model.SerializeToString(), np.ones((1, 3, 9, 7), np.float32))
