@@ -26,6 +26,16 @@ from tests.factories import make_test_plan
         ({"tile_size": 2.5}, "whole number"),
         ({"batch_size": True}, "whole number"),
         ({"model": ""}, "model is empty"),
+        ({"value_range": (1, 0)}, r"value range \(1, 0\) .* the lower first"),
+        ({"value_range": (0, 0)}, "the lower first"),
+        ({"value_range": (0, float("nan"))}, "must be two numbers"),
+        ({"value_range": (0, float("inf"))}, "within 65536 of 0"),
+        ({"value_range": (0, 1, 2)}, "must be two numbers"),
+        ({"value_range": "0,1"}, "must be two numbers"),
+        ({"white": 0}, "white is 0"),
+        ({"white": 65536}, "white is 65536"),
+        ({"white": 0.5}, "whole number"),
+        ({"channel_order": "rbg"}, "auto, rgb, bgr"),
     ],
 )
 def test_absurd_settings(changes: dict[str, object], message: str) -> None:
