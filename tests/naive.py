@@ -8,19 +8,23 @@ import onnxruntime as ort
 from srpipe.plan.grid import AxisGrid, Grid
 
 
-def model_output(path: str, pixels: np.ndarray) -> np.ndarray:
-    """The whole image through an RGB float32 NCHW model: (height, width, 3) in [0, 1] as float64."""
+def model_output(path: str, pixels: np.ndarray, white: int | None = None) -> np.ndarray:
+    """The whole image through a float32 NCHW model of as many channels as it has bands.
+
+    Returns:
+        (height, width, bands) as float64, where 1 is ``white``, or the largest integer of its type.
+    """
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    unit = pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    unit = pixels.astype(np.float32) / np.float32(white or np.iinfo(pixels.dtype).max)
     batch = np.ascontiguousarray(unit.transpose(2, 0, 1)[np.newaxis])
     (result,) = session.run(None, {session.get_inputs()[0].name: batch})
     return result[0].transpose(1, 2, 0).astype(np.float64)
 
 
-def to_integers(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Rounded half up and clipped to the range of ``dtype``."""
-    white = np.iinfo(dtype).max
-    return np.floor(np.clip(values, 0, 1) * white + 0.5).astype(dtype)
+def to_integers(values: np.ndarray, dtype: np.dtype, white: int | None = None) -> np.ndarray:
+    """Rounded half up and clipped to the range of ``dtype``; 1 is ``white`` or its largest integer."""
+    highest = np.iinfo(dtype).max
+    return np.floor(np.clip(values * (white or highest), 0, highest) + 0.5).astype(dtype)
 
 
 def covering(axis: AxisGrid) -> np.ndarray:

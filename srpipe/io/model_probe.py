@@ -205,16 +205,21 @@ def _ports(name: str, session: Session, value_range: ValueRange) -> Iterator[_Po
 
 
 def _ways(dims: list[int | None]) -> list[tuple[Layout, int]]:
-    """Layout and channels that input dimensions allow, likeliest first: RGB, grey, few bands."""
-    ways: list[tuple[Layout, int]] = []
+    """Layout and channels that input dimensions allow, likeliest first.
+
+    What the file says comes before what it leaves open; then RGB, then the fewest channels.
+    """
+    told: list[tuple[Layout, int]] = []
+    left_open: list[tuple[Layout, int]] = []
     layouts: tuple[tuple[Layout, int], ...] = (("NCHW", 1), ("NHWC", 3))
     for layout, axis in layouts:
-        told = dims[axis]
-        if told is not None and told <= MAX_CHANNELS:
-            ways.append((layout, told))
-        elif told is None and dims[1] is None:
-            ways += [(layout, channels) for channels in _FREE_CHANNELS]
-    return sorted(ways, key=lambda way: (way[1] != 3, way[1]))
+        channels = dims[axis]
+        if channels is None and dims[1] is None:
+            left_open += [(layout, channels) for channels in _FREE_CHANNELS]
+        elif channels is not None and channels <= MAX_CHANNELS:
+            told.append((layout, channels))
+    told.sort(key=lambda way: (way[1] != 3, way[1]))
+    return told + left_open
 
 
 def _signature(nodes: list[Any]) -> str:

@@ -36,10 +36,12 @@ def has_separate_planes(path: str | os.PathLike[str]) -> bool:
             form = _BIG if version == _BIG_VERSION else _CLASSIC
             first, count, entry = (order + part for part in form)
             (offset,) = struct.unpack_from(first, header)
+            if offset > os.fstat(file.fileno()).st_size:
+                return False
             file.seek(offset)
             (n_entries,) = struct.unpack(count, file.read(struct.calcsize(count)))
             table = file.read(min(n_entries, _MAX_ENTRIES) * struct.calcsize(entry))
             values = dict(struct.iter_unpack(entry, table))
-        except (struct.error, OverflowError):
+        except struct.error:
             return False  # damaged: libvips has more to say about it
     return values.get(_PLANAR_CONFIGURATION) == _SEPARATE

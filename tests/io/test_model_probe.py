@@ -13,6 +13,7 @@ from srpipe.io.devices import available_devices, resolve_device
 from srpipe.io.model_probe import probe_model
 from srpipe.io.session import Session
 from srpipe.models.zoo import bundled_models, find_model
+from tests.ecosystem_models import channel_attention_model, in_other_numbers, window_attention_model
 from tests.onnx_models import classifier_model, conv_model, elementwise_model, save
 
 
@@ -60,6 +61,14 @@ def test_unbounded_reach_is_unknown(tmp_path: Path) -> None:
     assert info.radius_px is None
 
 
+def test_attention(tmp_path: Path) -> None:
+    windows = probe_model(window_attention_model(tmp_path / "windows.onnx"))
+    assert (windows.multiple_px, windows.least_px, windows.scale) == (64, 64, 1)
+    assert windows.radius_px is None  # a window is as wide as the probe can see
+    channels = probe_model(channel_attention_model(tmp_path / "channels.onnx"))
+    assert (channels.multiple_px, channels.radius_px) == (1, None)
+
+
 def test_baked_in_batch_counts_as_fixed(tmp_path: Path) -> None:
     shape = onnx.numpy_helper.from_array(np.array([1, 3, -1, 40], np.int64), "shape")
     nodes = [helper.make_node("Reshape", ["input", "shape"], ["output"])]
@@ -70,17 +79,79 @@ def test_baked_in_batch_counts_as_fixed(tmp_path: Path) -> None:
 def test_metadata_tells_what_cannot_be_measured(tmp_path: Path) -> None:
     told = {"value_range": "255", "color_order": "bgr", "name": "mine", "size_multiple": "8"}
     info = probe_model(conv_model(tmp_path / "m.onnx", metadata=told))
-    assert (info.value_range, info.bgr, info.name, info.multiple_px) == (255.0, True, "mine", 8)
-    bad = conv_model(tmp_path / "bad.onnx", metadata={"value_range": "white"})
-    with pytest.raises(ModelError, match="value_range='white'"):
-        probe_model(bad)
+    assert (info.value_range, info.bgr, info.name) == ((0.0, 255.0), True, "mine")
+    assert (info.multiple_px, info.white) == (8, None)
+    told = {"value_range": "-1,1", "color_order": "RGB", "pixel_white": "10000"}
+    info = probe_model(conv_model(tmp_path / "m.onnx", metadata=told))
+    assert (info.value_range, info.bgr, info.white) == ((-1.0, 1.0), False, 10_000)
+    asked = probe_model(tmp_path / "m.onnx", value_range=(0.0, 2.0))
+    assert asked.value_range == (0.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("value_range", "white", "value range 'white'"),
+        ("value_range", "1,0", "the lower first"),
+        ("value_range", "0,1,2", "value range '0,1,2'"),
+        ("color_order", "rbg", "color_order='rbg'"),
+        ("pixel_white", "0", "pixel_white='0'"),
+    ],
+)
+def test_unusable_metadata_is_an_error(tmp_path: Path, key: str, value: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        probe_model(conv_model(tmp_path / "bad.onnx", metadata={key: value}))
+    assert "bad.onnx" in str(caught.value)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_any_few_channels(tmp_path: Path, layout: str, channels: int) -> None:
+    model = conv_model(tmp_path / "m.onnx", channels=channels, layout=layout, height=40, width=48)
+    info = probe_model(model)
+    assert (info.layout, info.channels, info.scale) == (layout, channels, 2)
+    assert (info.height_px, info.width_px, info.bgr) == (40, 48, False)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_free_sizes_before_the_channels(tmp_path: Path, channels: int, scale: int) -> None:
+    """At scale 1 rows of three pixels would do as planes."""
+    model = conv_model(tmp_path / "m.onnx", channels=channels, scale=scale, layout="NHWC")
+    info = probe_model(model)
+    assert (info.layout, info.channels, info.scale) == ("NHWC", channels, scale)
+    assert (info.height_px, info.width_px) == (None, None)
+
+
+@pytest.mark.parametrize("channels", [3, 1, 4])
+def test_channels_that_the_file_leaves_open_are_tried(tmp_path: Path, channels: int) -> None:
+    model = onnx.load(conv_model(tmp_path / "m.onnx", channels=channels))
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "channels"
+    onnx.save(model, tmp_path / "open.onnx")
+    assert probe_model(tmp_path / "open.onnx").channels == channels
+
+
+@pytest.mark.parametrize("value_range", [(0.0, 255.0), (-1.0, 1.0)])
+def test_radius_and_batch_do_not_depend_on_the_range(
+    tmp_path: Path, value_range: tuple[float, float]
+) -> None:
+    model = conv_model(tmp_path / "plain.onnx", layers=3)
+    plain = probe_model(model)
+    model = in_other_numbers(model, tmp_path / "other.onnx", value_range)
+    other = probe_model(model, value_range=value_range)
+    assert other.radius_px is not None
+    assert other.radius_px == plain.radius_px
+    assert (other.batch, other.multiple_px, other.scale) == (None, 1, 2)
 
 
 def test_what_is_no_image_model_is_described(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no image-to-image model \(input tensor\(float\)"):
         probe_model(classifier_model(tmp_path / "classifier.onnx"))
-    with pytest.raises(ModelError, match="neither 1 nor 3 channels"):
-        probe_model(save(tmp_path / "five.onnx", _identity(), [], ["n", 5, "h", "w"]))
+    with pytest.raises(ModelError, match="no image of 1 to 64 channels"):
+        probe_model(save(tmp_path / "many.onnx", _identity(), [], ["n", 65, "h", "w"]))
+    mean = [helper.make_node("ReduceMean", ["input"], ["output"], axes=[1], keepdims=1)]
+    with pytest.raises(ModelError, match="takes 3 channels and gives 1"):
+        probe_model(save(tmp_path / "grey.onnx", mean, [], ["n", 3, "h", "w"]))
     with pytest.raises(ModelError, match="four dimensions"):
         probe_model(save(tmp_path / "flat.onnx", _identity(), [], ["n", 3], output_rank=2))
     turned = [helper.make_node("Transpose", ["input"], ["output"], perm=[0, 1, 3, 2])]

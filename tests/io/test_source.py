@@ -11,6 +11,8 @@ from srpipe.io.vips import pyvips
 from srpipe.plan.geometry import Rect, Size
 from srpipe.plan.grid import Grid, plan_axis
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
+from tests.factories import image_info
+from tests.tiff_files import write_band_tiff
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -22,6 +24,36 @@ def test_depth_and_bands_come_from_the_file(
     pixels = photograph_pixels(17, 23, bands, dtype)
     info = read_image_info(write_pixels(tmp_path / f"a{suffix}", pixels))
     assert (info.size, info.bands, info.dtype) == (Size(23, 17), bands, dtype)
+
+
+@pytest.mark.parametrize("bands", [2, 3, 4, 5, 12])
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_bands_of_no_stated_meaning(tmp_path: Path, bands: int, big: bool, order: str) -> None:
+    """As GDAL writes a satellite's: two bands could be grey and alpha, three RGB, more are data."""
+    pixels = np.random.default_rng(0).integers(0, 10_001, (9, 14, bands)).astype(np.uint16)
+    path = write_band_tiff(tmp_path / "a.tif", pixels, big=big, order=order)
+    info = read_image_info(path)
+    assert (info.bands, info.dtype, info.has_alpha) == (bands, "uint16", bands == 2)
+    assert info.kind == {2: "grey + alpha", 3: "RGB"}.get(bands, "data, no alpha")
+    out = np.zeros((9, 14, bands), np.uint16)
+    TileReader(info).read(Rect(0, 0, 14, 9), out)
+    np.testing.assert_array_equal(out, pixels)
+    path = write_band_tiff(tmp_path / "a.tif", pixels, separate=True, big=big, order=order)
+    with pytest.raises(InputError, match="one after another"):
+        read_image_info(path)
+
+
+@pytest.mark.parametrize(
+    ("interpretation", "bands", "kind"),
+    [
+        ("multiband", 1, "grey"), ("multiband", 2, "data, no alpha"), ("multiband", 3, "RGB"),
+        ("multiband", 4, "data, no alpha"), ("srgb", 4, "RGB + alpha"), ("rgb16", 4, "RGB + alpha"),
+        ("b-w", 2, "grey + alpha"), ("grey16", 4, "data, no alpha"), ("srgb", 5, "data, no alpha"),
+    ],
+)  # fmt: skip
+def test_what_bands_are(interpretation: str, bands: int, kind: str) -> None:
+    assert image_info(interpretation=interpretation, bands=bands).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -66,9 +98,10 @@ def bad_inputs(folder: Path) -> dict[str, Path]:
     (folder / "folder.png").mkdir()
     (folder / "random.tif").write_bytes(bytes(range(256)) * 40)
     write_pixels(folder / "float.tif", np.ones((4, 4, 3), np.float32))
-    write_pixels(folder / "many.tif", np.ones((4, 4, 7), np.uint8))
+    write_pixels(folder / "many.tif", np.ones((4, 4, 65), np.uint8))
     cmyk = pyvips.Image.black(8, 8, bands=4).copy(interpretation="cmyk")
     cmyk.write_to_file(str(folder / "cmyk.tif"))
+    write_band_tiff(folder / "planes.tif", photograph_pixels(4, 4, 4), separate=True)
     return {path.name: path for path in folder.iterdir()} | {"missing": folder / "missing.tif"}
 
 
@@ -81,7 +114,8 @@ def bad_inputs(folder: Path) -> dict[str, Path]:
         ("text.jpg", "not an image"),
         ("random.tif", "not an image"),
         ("float.tif", "float samples"),
-        ("many.tif", "7 bands"),
+        ("many.tif", "65 bands"),
+        ("planes.tif", "INTERLEAVE=PIXEL"),
         ("cmyk.tif", "colour space cmyk"),
     ],
 )

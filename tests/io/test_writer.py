@@ -9,8 +9,9 @@ import pytest
 
 from srpipe.errors import WriteError
 from srpipe.io.canvas_files import CanvasFiles, reserve_canvas
+from srpipe.io.source import read_image_info
 from srpipe.io.vips import pyvips
-from srpipe.io.writer import ImageWriter
+from srpipe.io.writer import ImageWriter, check_options
 from srpipe.plan.geometry import Size
 from srpipe.plan.job import Plan
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
@@ -42,6 +43,39 @@ def test_every_depth_and_band_count(tmp_path: Path, dtype: str, bands: int, outp
     for stop in (0, 1, 90, 90, 200):
         writer.write_rows(stop)
     writer.finish()
+    np.testing.assert_array_equal(read_pixels(path), pixels)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("interpretation", ["multiband", "grey16"])
+@pytest.mark.parametrize("bands", [2, 4, 5, 12])
+@pytest.mark.parametrize("output", ["o.tif", "o.tif[pyramid,tile]", "o.v"])
+def test_bands_of_data_stay_data(
+    tmp_path: Path, dtype: str, interpretation: str, bands: int, output: str
+) -> None:
+    if interpretation == "grey16":
+        bands = max(bands, 4)  # two would be grey and alpha
+    pixels = (
+        np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (40, 50, bands)).astype(dtype)
+    )
+    source = write_pixels(tmp_path / "in.tif", pixels)
+    plan = make_test_plan(
+        tmp_path,
+        image={
+            "path": str(source), "size": Size(50, 40), "bands": bands, "dtype": dtype,
+            "interpretation": interpretation,
+        },
+        model={"channels": bands, "scale": 1},
+        output=output,
+    )  # fmt: skip
+    check_options(plan.output, plan.image)
+    reserve_canvas(plan)
+    CanvasFiles(plan, writable=True).pixels[...] = pixels
+    path = tmp_path / f"part{Path(plan.output.path).suffix}"
+    ImageWriter(plan, str(path)).finish()
+    written = read_image_info(path, allow_untrusted=True)
+    assert (written.bands, written.dtype) == (bands, dtype)
+    assert written.is_picture == (bands == 2 and path.suffix == ".tif")  # TIFF cannot tell these
     np.testing.assert_array_equal(read_pixels(path), pixels)
 
 

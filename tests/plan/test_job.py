@@ -30,6 +30,16 @@ from tests.factories import make_test_plan
         ({"model": ""}, "model is empty"),
         ({"device": 0}, "device must be a text such as 'cuda:0', not 0"),
         ({"transfer": "uint8"}, "auto, float, integer"),
+        ({"value_range": (1, 0)}, r"value range \(1, 0\) .* the lower first"),
+        ({"value_range": (0, 0)}, "the lower first"),
+        ({"value_range": (0, float("nan"))}, "must be two numbers"),
+        ({"value_range": (0, float("inf"))}, "within 65536 of 0"),
+        ({"value_range": (0, 1, 2)}, "must be two numbers"),
+        ({"value_range": "0,1"}, "must be two numbers"),
+        ({"white": 0}, "white is 0"),
+        ({"white": 65536}, "white is 65536"),
+        ({"white": 0.5}, "whole number"),
+        ({"channel_order": "rbg"}, "auto, rgb, bgr"),
     ],
 )
 def test_absurd_settings(changes: dict[str, object], message: str) -> None:

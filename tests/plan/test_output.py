@@ -34,6 +34,10 @@ def test_unknown_ending(name: str) -> None:
         ("a.jpg", Size(10, 10), {"dtype": "uint16"}),
         ("a.webp", Size(10, 10), {"dtype": "uint16"}),
         ("a.jpg", Size(10, 10), {"bands": 4}),
+        ("a.png", Size(10, 10), {"bands": 5}),
+        ("a.png", Size(10, 10), {"bands": 4, "interpretation": "multiband"}),
+        ("a.webp", Size(10, 10), {"bands": 2, "interpretation": "multiband"}),
+        ("a.jpg", Size(10, 10), {"bands": 4, "interpretation": "b-w"}),
     ],
 )
 def test_what_a_format_cannot_hold(name: str, size: Size, image: dict[str, object]) -> None:
