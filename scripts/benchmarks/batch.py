@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Sequence
@@ -107,10 +108,8 @@ def measure_batches(
     model = probe_model(path, device)
     sessions: dict[int, _Batches] = {}
     for size in batch_sizes:
-        try:
+        with contextlib.suppress(OutOfMemoryError):
             sessions[size] = _Batches(model, device, size, tile_px, integer)
-        except OutOfMemoryError:
-            break  # larger ones would not fit either
     counts = {size: max(1, round(_ROUND_S / sessions[size].time_s(1))) for size in sessions}
     times: dict[int, list[float]] = {size: [] for size in sessions}
     for _, size in itertools.product(range(rounds), sessions):
