@@ -98,7 +98,9 @@ import srpipe
 source, target, model, more_bytes, tile_px, batch = sys.argv[1:]
 
 def run(target, **options):
-    srpipe.enhance(source, target, model=model, engine="serial", overlap=8, threads=1, **options)
+    srpipe.enhance(
+        source, target, model=model, engine="serial", overlap=8, threads=1, overwrite=True, **options
+    )
 
 run(target + ".warm-up.tif", tile_size=64)  # whatever is imported or compiled is now there
 status = open("/proc/self/status").read().split()

@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``scripts/bench pipeline``."""
+"""Command line of the benchmarks: ``scripts/bench pipeline`` and ``scripts/bench batch``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pyvips
 from srpipe.api import available_cores
 from srpipe.errors import SrpipeError
 
+from .batch import BATCH_SIZES, batch_table, measure_batches
 from .pipeline import (
     COMPACT,
     COMPACT_MP,
@@ -56,6 +57,21 @@ def _run_pipeline(options: argparse.Namespace) -> None:
     print(f"{machine_line()}\n\n{speed_table(results)}\n\n{stage_table(results)}")
     if options.json:
         options.json.write_text(json.dumps(as_json(results), indent=1))
+
+
+def _run_batch(options: argparse.Namespace) -> None:
+    print(machine_line())
+    with TemporaryDirectory(prefix="srpipe-bench-") as name:
+        for model in options.model or DEFAULT_MODELS:
+            measured = measure_batches(
+                model_file(model, Path(name)),
+                device=options.device,
+                batch_sizes=options.batch_size or BATCH_SIZES,
+                tile_px=options.tile_size,
+                rounds=options.runs,
+                integer=options.integer,
+            )
+            print(f"\n{model}, {measured.title}\n\n{batch_table(measured)}", flush=True)
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -130,6 +146,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--folder", type=Path, help="for pictures while measuring; default: the system's own")
     add("--json", type=Path, metavar="FILE", help="all that was measured")
     pipeline.set_defaults(run=_run_pipeline)
+    batch = commands.add_parser(
+        "batch",
+        help="one session at several batch sizes, on any device",
+        description="Times batches through one session of one model, copies to and from the device "
+        "included, beside the figures of the design that srpipe started from.",
+    )
+    add = batch.add_argument
+    add("--device", default="cpu", help="cpu, cuda, cuda:1, tensorrt …; default %(default)s")
+    add("--model", nargs="+", metavar="NAME|FILE", help=f"default: {' '.join(DEFAULT_MODELS)}")
+    add("--batch-size", nargs="+", type=int, metavar="N", help="default: 1 4 8 16")
+    add("--tile-size", type=int, default=256, metavar="N", help="default %(default)s")
+    add("--runs", type=int, default=3, metavar="N", help="rounds; default %(default)s")
+    add("--integer", action="store_true", help="batches of integers, converted by the session")
+    batch.set_defaults(run=_run_batch)
     return parser  # fmt: skip
 
 

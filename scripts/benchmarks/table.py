@@ -21,7 +21,7 @@ pipeline's output against the loop's."""
 def speed_table(results: Sequence[Result]) -> str:
     """Speed and memory of every model."""
     rows = [_speed_row(result) for result in results]
-    return f"{_table(_SPEED_HEAD, rows)}\n\n{_NOTES}"
+    return f"{markdown_table(_SPEED_HEAD, rows)}\n\n{_NOTES}"
 
 
 def _speed_row(result: Result) -> list[str]:
@@ -55,7 +55,7 @@ def stage_table(results: Sequence[Result]) -> str:
     )
     rows = [[result.model, *(_stage_cell(result, name) for name in stages)] for result in results]
     title = "Pipeline stages, seconds busy / of processor time (threads added up):"
-    return f"{title}\n\n{_table(('model', *stages), rows)}"
+    return f"{title}\n\n{markdown_table(('model', *stages), rows)}"
 
 
 def _stage_cell(result: Result, name: str) -> str:
@@ -73,6 +73,7 @@ def _cpu_s(result: Result) -> dict[str, float]:
     return cpu_s
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells under a head, all but the first column to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -8,6 +8,12 @@ import os
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
+if not hasattr(ort, "InferenceSession"):
+    raise ImportError(
+        "onnxruntime is damaged, as it is after one of two builds was uninstalled: pip uninstall -y "
+        "onnxruntime onnxruntime-gpu, then pip install the one you want."
+    )
+
 __all__ = ["is_out_of_memory", "one_line", "onnx_runtime_version", "ort"]
 
 # How ONNX Runtime and its providers say that an allocation failed, in small letters. Words that are

@@ -283,7 +283,10 @@ def test_which_batches_may_be_halved(
 ) -> None:
     model = {"batch_exact": exact, "batch": batch}
     plan = make_test_plan(tmp_path, device=device, model=model)
-    assert Scheduler.for_plan(plan, Checkpoint("", 0, 0)).batch_may_shrink == may
+    assert (
+        Scheduler.for_plan(plan, Checkpoint(job="", next_tile=0, stored_px=0)).batch_may_shrink
+        == may
+    )
 
 
 def test_workers_lost_together_shrink_the_batch_once() -> None:

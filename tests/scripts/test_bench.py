@@ -17,6 +17,7 @@ from srpipe.io.source import read_image_info
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from benchmarks import bench, memory
+from benchmarks.batch import Measured, batch_table
 from benchmarks.compact import CompactSettings, build_compact
 from benchmarks.pipeline import Result, Run, picture_of, psnr
 from benchmarks.processes import TreeSampler, Usage, process_memory, stage_name
@@ -64,6 +65,30 @@ def test_pipeline_benchmark(picture: Path, model: Path, tmp_path: Path, capsys):
     said = capsys.readouterr().out
     assert "| tiny |" in said.replace(str(model), "tiny")
     assert not list(tmp_path.glob("srpipe-bench-*"))
+
+
+@pytest.mark.parametrize("integer", [[], ["--integer"]])
+def test_batch_benchmark(model: Path, integer: list[str], capsys):
+    arguments = ["batch", "--model", str(model), "--batch-size", "1", "4", "--tile-size", "16"]
+    assert bench.main([*arguments, "--runs", "1", *integer]) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
+    assert [row[1].strip() for row in rows] == ["batch", "---", "1", "4"]
+    assert float(rows[2][4]) == 1.0
+    assert rows[3][5].strip() == "1.46"  # the original design, on a CPU
+
+
+def test_batch_benchmark_without_the_device(model: Path, capsys):
+    assert bench.main(["batch", "--model", str(model), "--device", "quantum"]) == 1
+    assert "device 'quantum' is unknown" in capsys.readouterr().err
+
+
+def test_batch_table():
+    measured = Measured("cuda:0", "", {1: 0.5, 4: 1.0, 32: None})
+    assert batch_table(measured).splitlines()[2:] == [
+        "| 1 | 0.5000 | 2.00 | 1.00 | 1.00 |",
+        "| 4 | 1.0000 | 4.00 | 2.00 | 2.40 |",
+        "| 32 | out of memory | – | – | – |",
+    ]
 
 
 def test_memory_prints_a_row_for_every_process(picture: Path, model: Path, tmp_path: Path, capsys):
