@@ -79,6 +79,23 @@ class Net:
         )
         self.add(self.turn(last, 0, 3, 1, 2))
 
+    def grid(self, table: bool = True) -> None:
+        """As windows, but each takes its pixels from all over the image."""
+        down, across, c, n = self.height // WINDOW, self.width // WINDOW, FEATURES, WINDOW
+        last = self.turn(self.x, 0, 2, 3, 1)
+        cut = self.turn(self.reshape(last, self.batch, n, down, n, across, c), 0, 2, 4, 1, 3, 5)
+        tokens = self.reshape(cut, self.batch * down * across, n * n, c)
+        if table:
+            tokens = self.node("Add", tokens, self.weight(n * n, c))
+        tokens = self.node(
+            "Softmax", self.node("Mul", tokens, self.weight(1, 1, c, scale=9)), axis=1
+        )
+        cut = self.reshape(tokens, self.batch, down, across, n, n, c)
+        last = self.reshape(
+            self.turn(cut, 0, 3, 1, 4, 2, 5), self.batch, self.height, self.width, c
+        )
+        self.add(self.turn(last, 0, 3, 1, 2))
+
     def shuffle(self) -> None:
         """Pixel shuffle by hand, then a convolution of stride 2."""
         self.conv(after=4 * FEATURES)

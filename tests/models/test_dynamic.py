@@ -61,7 +61,7 @@ def test_declared_sizes_alone() -> None:
     assert len(freed.model.graph.node) == len(build(["conv"], 4, 32, 32).graph.node)
 
 
-@settings(max_examples=8)
+@settings(max_examples=20)
 @given(
     st.lists(st.sampled_from([*LOCAL, *GLOBAL, "table"]), min_size=2, max_size=4),
     st.sampled_from([1, 2]),
@@ -82,6 +82,21 @@ def test_a_table_keeps_the_size_fixed() -> None:
         if tuple(tensor.dims) == (1, FEATURES, *SIZE)
     )  # fmt: skip
     assert f"operand '{table}'" in freed.reason
+
+
+@pytest.mark.parametrize("table", [True, False])
+@pytest.mark.parametrize("size", [(64, 64), SIZE])
+def test_a_reading_that_no_run_confirms(table: bool, size: tuple[int, int]) -> None:
+    """8 of 64 may be a window's size or their number: only a larger image could tell."""
+    net = Net(1, *size)
+    net.grid(table)
+    model = net.model()
+    freed = make_dynamic(model)
+    assert not freed.size
+    assert "node Reshape" in freed.reason
+    pixels = images(3, *size)
+    apart = np.concatenate([run(model, pixels[i : i + 1]) for i in range(3)])
+    np.testing.assert_allclose(run(freed.model, pixels), apart, atol=1e-5)
 
 
 def test_instance_norm_on_joined_images() -> None:
@@ -135,6 +150,36 @@ def test_free_height_with_a_baked_batch_and_width() -> None:
     pixels = images(3, 40, 64)
     apart = np.concatenate([run(model, pixels[i : i + 1]) for i in range(3)])
     np.testing.assert_allclose(run(freed.model, pixels), apart, atol=1e-5)
+
+
+def test_old_export() -> None:
+    """Numbers as attributes, and weights that are inputs as well."""
+    net = Net(1, *SIZE, opset=9)
+    padded = net.node("Pad", net.x, pads=[0, 0, 2, 3, 0, 0, 2, 3])
+    ends = [SIZE[0] + 2, SIZE[1] + 3]
+    net.x = net.node("Slice", padded, axes=[2, 3], starts=[2, 3], ends=ends)
+    net.flat()
+    first = net.node("Split", net.x, axis=0, split=[1])
+    net.x = net.node("Upsample", first, net.constant(np.ones(4, np.float32)))
+    model = net.model()
+    model.ir_version = 3
+    model.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in model.graph.initializer
+    )
+    freed = make_dynamic(model)
+    assert freed.size
+    onnx.checker.check_model(freed.model)
+    assert check_batch(freed.model.SerializeToString()) <= 1e-5
+    assert run(freed.model, images(2, 32, 48)).shape == (2, 3, 32, 48)
+
+
+def test_model_that_fails_itself() -> None:
+    model = build(["flat"], 1, *SIZE)
+    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value += 8
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    with pytest.raises(ModelError, match=r"node Reshape 'reshape3' .*does not fit the fixed size"):
+        make_dynamic(model)
 
 
 def test_channels_last() -> None:

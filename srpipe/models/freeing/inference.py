@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from srpipe.models.freeing.regroup import regroup_exactly
-from srpipe.models.freeing.worlds import BATCH, Dim, Vector, Worlds, moves
+from srpipe.models.freeing.worlds import AXES, BATCH, Dim, Vector, Worlds, moves
 
 # Larger tensors are weights, not shapes.
 _MOST_KNOWN = 4096
@@ -188,9 +188,16 @@ class Rules:
                 "it is no operator of ONNX, so its shapes cannot be followed"
             ) from None
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
-            said = " ".join(str(error).split()).removeprefix("[ShapeInferenceError] ")
-            raise StuckError(f"it fits only the fixed size ({said})") from None
+            raise StuckError(self._contradiction(world, error)) from None
         return [self._shape(results.get(name)) for name in node.output if name]
+
+    def _contradiction(self, world: int, error: Exception) -> str:
+        pairs = zip(AXES, self.worlds.base, self.worlds.sizes[world], strict=True)
+        moved = " and ".join(f"{axis} than {base}" for axis, base, size in pairs if size != base)
+        if moved:
+            return f"what it reads does not fit together at another {moved}"
+        said = " ".join(str(error).split()).removeprefix("[ShapeInferenceError] ")
+        return f"ONNX's rule for it fails ({said})"
 
     def _check_reshape(
         self, node: onnx.NodeProto, inputs: Sequence[Value | None], world: int

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from srpipe.errors import ModelError
 from srpipe.io.binding import Tensor
 from srpipe.models.freeing.inference import Value
 from srpipe.models.freeing.search import NodeError, Port, Reading, describe, global_results
@@ -51,6 +52,7 @@ class Proof:
 
         Raises:
             NodeError: a run fails or differs; it names the node.
+            ModelError: the given model fails.
         """
         self._check_same()
         self._check_batch()
@@ -62,7 +64,10 @@ class Proof:
         tiles = self._noise({})
         result, expected = self._runner.try_run(tiles), self._reference.try_run(tiles)
         if expected is None:
-            raise NodeError(f"the model itself fails on an input of {self._shape}")
+            raise ModelError(
+                f"the model fails on an input of {self._shape}, which it declares itself: there is "
+                "nothing to compare with."
+            )
         if result is None or not self._near(result, expected, _SAME):
             raise NodeError(
                 "the rewritten graph gives another result than the model"

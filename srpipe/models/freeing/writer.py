@@ -14,6 +14,9 @@ from srpipe.models.freeing.inference import Array, Value, allows_zero
 from srpipe.models.freeing.search import NodeError, Port, Reading, describe, edited
 from srpipe.models.freeing.worlds import AXES, Dim, Vector, Worlds, moves
 
+# From this version of the format on, constants need not be inputs too.
+_PLAIN_CONSTANTS = 4
+
 
 def write_reading(
     model: onnx.ModelProto, port: Port, worlds: Worlds, reading: Reading
@@ -25,6 +28,7 @@ def write_reading(
     """
     new = onnx.ModelProto()
     new.CopyFrom(model)
+    new.ir_version = max(new.ir_version, _PLAIN_CONSTANTS)
     writer = _Writer(new.graph, port, worlds, reading)
     changed = []
     for index, edit in reading.edits.items():
