@@ -72,22 +72,24 @@ def test_processes_take_integers_too(tmp_path: Path, picture: Path, x2_model: Pa
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-@pytest.mark.parametrize("white", ["1", "255"])
-def test_every_value_arrives_to_the_last_bit(tmp_path: Path, dtype: str, white: str) -> None:
+@pytest.mark.parametrize("value_range", ["1", "255", "-1,1"])
+def test_every_value_arrives_to_the_last_bit(tmp_path: Path, dtype: str, value_range: str) -> None:
     """What the model sees of each integer, where an image would round it again."""
-    path = elementwise_model(tmp_path / "m.onnx", "Identity", metadata={"value_range": white})
+    path = elementwise_model(tmp_path / "m.onnx", "Identity", metadata={"value_range": value_range})
     info = probe_model(path)
     most = np.iinfo(dtype).max
     pixels = np.arange(3 * 256 * 256).reshape(1, 3, 256, 256).astype(dtype)
     colour = ColourPath(
-        bands=3, channels=3, bgr=False, value_range=info.value_range, layout="NCHW", scale=1
-    )
+        bands=3, colours=3, channels=3, bgr=False, value_range=info.value_range, white=most,
+        highest=most, layout="NCHW", scale=1,
+    )  # fmt: skip
     content = take_integers(info, colour.table(dtype, "float32"))
     session = Session(str(path), "cpu", 1, content)
     result = np.empty(pixels.shape, np.float32)
     session.run(session.inputs[0].name, "output", pixels, result)
-    expected = np.divide(pixels, np.float32(most / float(white)), dtype=np.float32)
-    np.testing.assert_array_equal(result, expected)
+    low, high = info.value_range
+    expected = np.divide(pixels, np.float32(most / (high - low)), dtype=np.float32)
+    np.testing.assert_array_equal(result, expected + np.float32(low))
 
 
 @pytest.fixture
