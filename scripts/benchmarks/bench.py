@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``scripts/bench pipeline`` and ``scripts/bench batch``."""
+"""Command line of the benchmarks: ``scripts/bench`` with ``pipeline``, ``batch`` or ``models``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from typing import Any
 
 import pyvips
 
-from srpipe.api import available_cores
+from srpipe.api import available_cores, bundled_models
 from srpipe.errors import SrpipeError
 
 from .batch import BATCH_SIZES, batch_table, measure_batches
+from .models import compare_models, models_table
 from .pipeline import (
     COMPACT,
     COMPACT_MP,
@@ -72,6 +73,14 @@ def _run_batch(options: argparse.Namespace) -> None:
                 integer=options.integer,
             )
             print(f"\n{model}, {measured.title}\n\n{batch_table(measured)}", flush=True)
+
+
+def _run_models(options: argparse.Namespace) -> None:
+    source = options.picture or default_pictures()[0]
+    models = options.model or list(bundled_models())
+    with TemporaryDirectory(prefix="srpipe-bench-") as folder:
+        speeds = compare_models(models, source, Path(folder), options.runs, _say)
+    print(f"{machine_line()}\n\n{models_table(speeds)}")
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -160,6 +169,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--runs", type=int, default=3, metavar="N", help="rounds; default %(default)s")
     add("--integer", action="store_true", help="batches of integers, converted by the session")
     batch.set_defaults(run=_run_batch)
+    models = commands.add_parser(
+        "models",
+        help="the bare speed of models, relative to the first",
+        description="Runs ready batches through every model in turn, in its best arrangement.",
+    )
+    add = models.add_argument
+    add("--model", nargs="+", metavar="NAME|FILE", help="default: the models in the box")
+    add("--picture", type=Path, metavar="FILE", help="default: as for pipeline")
+    add("--runs", type=int, default=5, metavar="N", help="rounds; default %(default)s")
+    models.set_defaults(run=_run_models)
     return parser  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from srpipe.plan.job import Plan
 from srpipe.settings import Settings
 
 from .raw_session import RawSession, find_fastest, ready_batches
+from .table import markdown_table
 
 _ROUND_S = 1.0
 
@@ -63,6 +64,13 @@ def compare_models(
         )
         for model, found in zip(models, speeds, strict=True)
     ]
+
+
+def models_table(speeds: Sequence[ModelSpeed]) -> str:
+    """Speeds as Markdown."""
+    head = ("model", "MP/s of input", f"relative to {speeds[0].model}")
+    rows = [(s.model, f"{s.mp_per_s:.3f}", f"{s.relative:.2f}") for s in speeds]
+    return markdown_table(head, rows)
 
 
 def _plan(model: str, source: Path, folder: Path) -> Plan:

@@ -77,6 +77,15 @@ def test_batch_benchmark(model: Path, integer: list[str], capsys):
     assert rows[3][5].strip() == "1.46"  # the original design, on a CPU
 
 
+def test_models_benchmark(picture: Path, model: Path, capsys):
+    arguments = ["models", "--model", str(model), "lite-x2", "--picture", str(picture)]
+    assert bench.main([*arguments, "--runs", "1"]) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
+    assert [row[1].strip() for row in rows[2:]] == [str(model), "lite-x2"]
+    assert float(rows[2][3]) == 1.0
+    assert float(rows[3][3]) == pytest.approx(float(rows[3][2]) / float(rows[2][2]), rel=0.02)
+
+
 def test_batch_benchmark_without_the_device(model: Path, capsys):
     assert bench.main(["batch", "--model", str(model), "--device", "quantum"]) == 1
     assert "device 'quantum' is unknown" in capsys.readouterr().err
