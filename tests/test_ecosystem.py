@@ -13,6 +13,7 @@ import pytest
 
 import srpipe
 from srpipe.api import prepare
+from srpipe.cli.main import main
 from srpipe.io.model_probe import probe_model
 from srpipe.settings import Settings, parse_value_range
 from tests import naive
@@ -266,19 +267,33 @@ def test_command_line(tmp_path: Path, plain: Path) -> None:
     assert done.returncode == 0, done.stderr
     model_range = {"value_range": (-1, 1), "white": 250, "channel_order": "bgr"}
     np.testing.assert_array_equal(read_pixels(output), enhanced(source, model, **model_range))
-    wrong = run_srpipe(*arguments, "--overwrite", "--range=1,-1")
-    assert wrong.returncode == 2
-    assert "the lower first" in wrong.stderr
-    assert len(wrong.stderr.splitlines()) == 1
 
 
-def test_inspect_says_what_bands_and_channels_are(tmp_path: Path) -> None:
+def test_a_range_turned_round_is_one_line(
+    tmp_path: Path, plain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_pixels(tmp_path / "in.tif", photograph_pixels(60, 80))
+    request = ["enhance", str(source), str(tmp_path / "o.v"), "-m", str(plain)]
+    for numbers in ("1,-1", "-1", "-1,-2,-3"):
+        assert main([*request, "--range", numbers]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("srpipe: value range ")
+        assert len(said.splitlines()) == 1
+
+
+def test_inspect_says_what_bands_and_channels_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def inspected(*arguments: object) -> str:
+        assert main(["inspect", *map(str, arguments)]) == 0
+        return capsys.readouterr().out
+
     image = write_band_tiff(tmp_path / "s2.tif", reflectance(60, 70, 4))
-    assert "4 (data, no alpha, grey16)" in run_srpipe("inspect", image).stdout
+    assert "4 (data, no alpha, grey16)" in inspected(image)
     model = _identity(tmp_path / "four.onnx", 4, "NCHW")
     _tell(model, value_range="-1,1", pixel_white="10000")
-    assert "4 (as the image's bands, -1 to 1)" in run_srpipe("inspect", model).stdout
-    facts = json.loads(run_srpipe("inspect", model, "--json").stdout)
+    assert "4 (as the image's bands, -1 to 1)" in inspected(model)
+    facts = json.loads(inspected(model, "--json"))
     assert (facts["channels"], facts["value_range"], facts["white"]) == (4, [-1.0, 1.0], 10_000)
 
 
