@@ -51,7 +51,11 @@ def _run_train(options: argparse.Namespace) -> None:
             f"{len(training)} pictures to train on, {len(held_out)} held out: need both"
         )
     network = NetworkSettings(
-        options.scale, options.features, options.convolutions, fold=options.fold
+        options.scale,
+        options.features,
+        options.convolutions,
+        fold=options.fold,
+        smooth=options.smooth,
     )
     settings = TrainSettings(
         minutes=options.minutes,
@@ -64,7 +68,9 @@ def _run_train(options: argparse.Namespace) -> None:
         report_minutes=options.report_minutes,
         seed=options.seed,
     )
-    patch = PatchSettings(options.scale, options.patch, options.batch, recipe=options.recipe)
+    patch = PatchSettings(
+        options.scale, options.patch, options.batch, options.candidates, options.recipe
+    )
     pairs = load_pairs(training, options.scale, options.reduce)
     trainer = Trainer(network, settings, PatchSource(pairs, patch, options.seed))
     checkpoint = options.checkpoint or options.out.with_suffix(".checkpoint.pt")
@@ -103,7 +109,8 @@ def _metadata(options: argparse.Namespace, network: NetworkSettings) -> dict[str
         "purpose": options.purpose,
         "scale": str(network.scale),
         "architecture": f"{network.convolutions} convolutions 3x3 ({channels}) with ReLU, trained"
-        " as ECB blocks and merged; repeated input added; pixel shuffle"
+        f" as ECB blocks and merged; {'linearly enlarged' if network.smooth else 'repeated'} input"
+        " added; pixel shuffle"
         + (f"; {network.fold}x{network.fold} pixels folded" if network.fold > 1 else ""),
         "parameters": str(network.parameters),
         "size_multiple": str(network.fold),
@@ -159,6 +166,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--convolutions", type=int, default=network.convolutions)
     add("--fold", type=int, default=network.fold, help="squares of pixels that become channels")
     add("--recipe", choices=["none", *RECIPES], default=patch.recipe, help="how inputs are damaged")
+    add("--smooth", action="store_true", help="add the input enlarged linearly, not repeated")
+    add("--candidates", type=int, default=patch.candidates, help="places a patch is chosen from")
     add("--patch", type=int, default=patch.size_px, help="input pixels on a side")
     add("--batch", type=int, default=patch.batch)
     add("--learning-rate", type=float, default=settings.learning_rate)

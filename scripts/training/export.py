@@ -59,18 +59,24 @@ def build_model(
         if not is_last:
             nodes.append(helper.make_node("Relu", [name], [f"relu_{number}"], f"relu_{number}"))
             name = f"relu_{number}"
-    if settings.scale > 1:
-        nodes.append(
-            helper.make_node("Concat", [first] * settings.scale**2, ["repeated"], "repeat", axis=1)
-        )
-        first = "repeated"
     blocksize = settings.fold * settings.scale
-    nodes += [
-        helper.make_node("Add", [name, first], ["sum"], "add"),
-        helper.make_node(
-            "DepthToSpace", ["sum"], ["output"], "shuffle", blocksize=blocksize, mode="DCR"
-        ),
-    ]
+    if settings.smooth:
+        scales = np.array([1, 1, settings.scale, settings.scale], np.float32)
+        initialisers.append(numpy_helper.from_array(scales, "scales"))
+        nodes += [
+            _shuffle(name, "detail", blocksize),
+            helper.make_node("Resize", ["input", "", "scales"], ["base"], "enlarge", mode="linear"),
+            helper.make_node("Add", ["detail", "base"], ["output"], "add"),
+        ]
+    else:
+        if settings.scale > 1:
+            inputs = [first] * settings.scale**2
+            nodes.append(helper.make_node("Concat", inputs, ["repeated"], "repeat", axis=1))
+            first = "repeated"
+        nodes += [
+            helper.make_node("Add", [name, first], ["sum"], "add"),
+            _shuffle("sum", "output", blocksize),
+        ]
     sides = ("height", "width")
     graph = helper.make_graph(
         nodes,
@@ -101,6 +107,12 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
     unfinished = path.with_name(f".{path.name}.part")
     unfinished.write_bytes(model.SerializeToString())
     os.replace(unfinished, path)
+
+
+def _shuffle(source: str, target: str, blocksize: int) -> onnx.NodeProto:
+    return helper.make_node(
+        "DepthToSpace", [source], [target], "shuffle", blocksize=blocksize, mode="DCR"
+    )
 
 
 def _depth_first_order(colours: int, block: int) -> list[int]:

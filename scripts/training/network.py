@@ -31,6 +31,9 @@ class NetworkSettings:
     features: int = 24
     convolutions: int = 6
     colours: int = 3
+    smooth: bool = False
+    """The input that is added to the last output is enlarged linearly instead of repeated: noise
+    that the network does not take away then stays smooth, and shows no squares."""
     fold: int = 1
     """Side of the squares of pixels that become channels before the first convolution; above 1
     only at scale 1. A fold of 2 makes every convolution four times cheaper a pixel."""
@@ -38,6 +41,8 @@ class NetworkSettings:
     def __post_init__(self) -> None:
         if self.fold > 1 and self.scale > 1:
             raise ValueError(f"fold {self.fold} goes with scale 1 only, not {self.scale}")
+        if self.smooth and self.scale == 1:
+            raise ValueError("smooth goes with scales above 1: there is nothing to enlarge")
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -168,6 +173,11 @@ def upscale(
         for layer in weights[1:-1]:
             features = functional.relu(_convolve(features, layer))
         detail = _convolve(features, weights[-1])
+    if settings.smooth:
+        base = functional.interpolate(
+            images, scale_factor=settings.scale, mode="bilinear", align_corners=False
+        )
+        return functional.pixel_shuffle(detail.float(), settings.scale) + base
     repeated = folded.repeat_interleave(settings.scale**2, dim=1)
     return functional.pixel_shuffle(detail.float() + repeated, settings.fold * settings.scale)
 

@@ -176,6 +176,12 @@ class Net:
         kernel = [self.height, self.width]
         self.add(self.node("AveragePool", self.x, kernel_shape=kernel))
 
+    def summed(self) -> None:
+        """Global pooling as a sum and a baked number of pixels."""
+        total = self.node("ReduceSum", self.x, self.ints(2, 3))
+        share = self.constant(np.array(1 / (self.height * self.width), np.float32))
+        self.x = self.node("Sub", self.x, self.node("Mul", total, share))
+
     def instances(self) -> None:
         """Instance norm with the images of the batch as more channels of one."""
         count = self.batch * FEATURES

@@ -99,6 +99,12 @@ def test_a_reading_that_no_run_confirms(table: bool, size: tuple[int, int]) -> N
     np.testing.assert_allclose(run(freed.model, pixels), apart, atol=1e-5)
 
 
+def test_a_baked_number_of_pixels_keeps_the_size_fixed() -> None:
+    freed = check(["summed", "conv"])
+    assert not freed.size
+    assert "node Mul 'mul2' (operand 'k2')" in freed.reason
+
+
 def test_instance_norm_on_joined_images() -> None:
     assert check(["instances"]).size
     with pytest.raises(ModelError, match="node InstanceNormalization 'instancenormalization"):

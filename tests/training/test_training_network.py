@@ -72,9 +72,14 @@ def test_merged_pointwise_equals_two_convolutions():
     torch.testing.assert_close(functional.conv2d(images, *merged), two_steps, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("scale", "fold"), [(2, 1), (3, 1), (4, 1), (1, 1), (1, 2), (1, 3)])
-def test_exported_model_equals_the_trained_one_at_any_size(scale: int, fold: int, tmp_path):
-    network = NetworkSettings(scale=scale, features=8, convolutions=3, fold=fold)
+@pytest.mark.parametrize(
+    ("scale", "fold", "smooth"),
+    [(2, 1, 0), (3, 1, 0), (4, 1, 0), (1, 1, 0), (1, 2, 0), (1, 3, 0), (2, 1, 1), (4, 1, 1)],
+)
+def test_exported_model_equals_the_trained_one_at_any_size(
+    scale: int, fold: int, smooth: int, tmp_path
+):
+    network = NetworkSettings(scale, 8, 3, fold=fold, smooth=bool(smooth))
     upscaler = Upscaler(network)
     path = tmp_path / "small.onnx"
     model = build_model(network, upscaler.merged(), {"name": "small", "scale": str(scale)})
@@ -111,6 +116,8 @@ def test_receptive_radius_is_what_a_pixel_can_reach(scale: int, fold: int):
 def test_folding_goes_with_scale_one_only():
     with pytest.raises(ValueError, match="fold 2 goes with scale 1"):
         NetworkSettings(scale=2, fold=2)
+    with pytest.raises(ValueError, match="nothing to enlarge"):
+        NetworkSettings(scale=1, smooth=True)
 
 
 def test_bfloat16_computes_nearly_the_same():

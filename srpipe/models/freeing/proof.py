@@ -6,6 +6,7 @@ must come out the same; what gathers a whole image is muted in both, because it 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -17,11 +18,12 @@ from srpipe.errors import ModelError
 from srpipe.io.binding import Tensor
 from srpipe.models.freeing.inference import Value
 from srpipe.models.freeing.search import NodeError, Port, Reading, describe, global_results
-from srpipe.models.freeing.worlds import BATCH, HEIGHT, WIDTH, Vector, Worlds
+from srpipe.models.freeing.worlds import BATCH, HEIGHT, WIDTH, Dim, Vector, Worlds
 from srpipe.models.verify import Runner, largest_difference
 from srpipe.plan.geometry import round_up
 
 _TILES = 3
+_MOST_NAMED = 3
 # Shares of the result's range: what another order of sums may change, and what a far border may.
 _SAME: dict[int, float] = {TensorProto.FLOAT: 1e-4, TensorProto.FLOAT16: 2e-2}
 _NEAR: dict[int, float] = {TensorProto.FLOAT: 1e-3, TensorProto.FLOAT16: 3e-2}
@@ -92,8 +94,11 @@ class Proof:
     def _check_size(self) -> None:
         lattice = self._lattice()
         self._check_lattice(lattice)
-        unsure = self._unsure()
-        muted = global_results(self._original, self._reading, self._worlds) if unsure else []
+        unsure, counted = self._unsure(), self._counted()
+        muted = []
+        if unsure and not counted:
+            muted = global_results(self._original, self._reading, self._worlds)
+        unsure = [*unsure, *counted][:_MOST_NAMED]
         whole_model, crop_model = self._runner, self._reference
         if muted:
             whole_model = Runner(_mute(self._freed, muted).SerializeToString())
@@ -148,12 +153,33 @@ class Proof:
     def _unsure(self) -> list[str]:
         """Nodes whose numbers could also mean something else at another size."""
         nodes = self._original.graph.node
-        return [describe(nodes[i]) for i, edit in self._reading.edits.items() if not edit.sure][:3]
+        return [describe(nodes[i]) for i, edit in self._reading.edits.items() if not edit.sure]
+
+    def _counted(self) -> list[str]:
+        """Nodes that scale by what may be the number of pixels, as a mean written as a sum does."""
+        counts = {
+            dim.vector[0]
+            for value in self._reading.values.values()
+            for dim in (*value.dims, *_pairs(value.dims))
+            if all(self._worlds.depends(dim.vector, axis) for axis in (HEIGHT, WIDTH))
+        }
+        powers = [count**power for count in counts if count > 1 for power in (1.0, 0.5, -0.5, -1.0)]
+        found = []
+        for node in self._original.graph.node:
+            for name in node.input if node.op_type in ("Mul", "Div") else ():
+                value = self._reading.values.get(name)
+                array = value.constant if value is not None and value.dtype in _FLOATS else None
+                if array is None or array.size != 1:
+                    continue
+                if np.isclose(powers, float(array.item()), rtol=1e-3, atol=0).any():
+                    found.append(describe(node, name))
+        return found
 
     def _suspects(self) -> str:
         nodes = self._original.graph.node
         changed = [describe(nodes[i]) for i, edit in self._reading.edits.items() if edit.changes]
-        return ", ".join(changed[:3]) + (" and others" if len(changed) > 3 else "")
+        more = " and others" if len(changed) > _MOST_NAMED else ""
+        return ", ".join(changed[:_MOST_NAMED]) + more
 
     def _noise(self, sizes: dict[int, int]) -> Tensor:
         shape = list(self._shape)
@@ -233,6 +259,11 @@ class Proof:
             if not self._near(part.reshape(single.shape), single, _SAME):
                 return True
         return False
+
+
+def _pairs(dims: Sequence[Dim]) -> list[Dim]:
+    """Neighbouring dimensions as one: height and width as a number of pixels."""
+    return [Dim(a.factors + b.factors) for a, b in itertools.pairwise(dims)]
 
 
 def _mute(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

@@ -13,7 +13,8 @@ import onnx
 
 from srpipe.models.freeing.edits import AS_IT_IS, Edit, operand_value
 from srpipe.models.freeing.inference import Rules, StuckError, Value, depends_on
-from srpipe.models.freeing.readings import Node, readings
+from srpipe.models.freeing.node import Node
+from srpipe.models.freeing.readings import readings
 from srpipe.models.freeing.worlds import AXES, BATCH, HEIGHT, WIDTH, Dim, Vector, Worlds
 
 # Nodes looked at, in all and for each node of the graph: a graph that needs more has no reading.
