@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
 
 from srpipe.stop import StopRequest
 
+_INTERRUPTED = "srpipe: interrupted.\n"
+
 
 class _Interruptions:
     """Turns SIGINT and SIGTERM into a request to stop.
 
-    Where no run listens yet, the first one is a KeyboardInterrupt as well, and later ones are
-    nothing: they must not break the clean-up. They are not ignored by SIG_IGN: Python complains of
-    a signal that came just before it was ignored.
+    While modules are imported there is nothing to clean up, and compiled ones print a KeyboardInterrupt
+    before they pass it on: the process ends at once. After that, where no run listens yet, the first
+    one is a KeyboardInterrupt as well, and later ones are nothing: they must not break the clean-up.
+    They are not ignored by SIG_IGN: Python complains of a signal that came just before it was ignored.
     """
 
     def __init__(self, stop: StopRequest) -> None:
         self._stop = stop
+        self.importing = True
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._take)
 
@@ -27,6 +32,9 @@ class _Interruptions:
         if first:
             self._stop.signal_number = number
         self._stop.request()
+        if self.importing:
+            os.write(sys.stderr.fileno(), _INTERRUPTED.encode())
+            os._exit(self._stop.exit_code)
         if first and not self._stop.heeded:
             raise KeyboardInterrupt
 
@@ -35,14 +43,15 @@ def main() -> int:
     """Run the command line; returns the exit code."""
     stop = StopRequest()
     try:
-        _Interruptions(stop)
+        interruptions = _Interruptions(stop)
         from srpipe.cli.main import main as run
 
+        interruptions.importing = False
         return run(stop=stop)
     except BaseException:
-        # An interruption in the middle of an import comes as whatever that module made of it.
+        # Modules that are imported late make of an interruption whatever they like.
         if stop.times:
-            print("srpipe: interrupted.", file=sys.stderr)
+            sys.stderr.write(_INTERRUPTED)
             return stop.exit_code
         raise
 

@@ -59,8 +59,9 @@ class _Batches:
     ) -> None:
         """Load the model and run it once: on a GPU the first run chooses algorithms."""
         colour = ColourPath(
-            bands=3, channels=model.channels, bgr=False, value_range=model.value_range,
-            layout=model.layout, scale=model.scale,
+            bands=model.channels, colours=model.channels, channels=model.channels, bgr=False,
+            value_range=model.value_range, white=255, highest=255, layout=model.layout,
+            scale=model.scale,
         )  # fmt: skip
         content = take_integers(model, colour.table("uint8", model.dtype)) if integer else None
         self._session = Session(model.path, device, available_cores(), content)
