@@ -56,6 +56,7 @@ def _run_train(options: argparse.Namespace) -> None:
         options.convolutions,
         fold=options.fold,
         smooth=options.smooth,
+        residual=options.residual,
     )
     settings = TrainSettings(
         minutes=options.minutes,
@@ -103,15 +104,11 @@ def _run_evaluate(options: argparse.Namespace) -> None:
 
 
 def _metadata(options: argparse.Namespace, network: NetworkSettings) -> dict[str, str]:
-    channels = "-".join(str(count) for count in network.channels)
     return {
         "name": options.out.stem,
         "purpose": options.purpose,
         "scale": str(network.scale),
-        "architecture": f"{network.convolutions} convolutions 3x3 ({channels}) with ReLU, trained"
-        f" as ECB blocks and merged; {'linearly enlarged' if network.smooth else 'repeated'} input"
-        " added; pixel shuffle"
-        + (f"; {network.fold}x{network.fold} pixels folded" if network.fold > 1 else ""),
+        "architecture": _architecture(network),
         "parameters": str(network.parameters),
         "size_multiple": str(network.fold),
         "receptive_radius_px": str(network.receptive_radius_px),
@@ -120,6 +117,17 @@ def _metadata(options: argparse.Namespace, network: NetworkSettings) -> dict[str
         "color_order": "rgb",
         "licence": options.licence,
     }
+
+
+def _architecture(network: NetworkSettings) -> str:
+    channels = "-".join(str(count) for count in network.channels)
+    kind = "in residual pairs" if network.residual else "trained as ECB blocks and merged"
+    added = "linearly enlarged" if network.smooth else "repeated"
+    folded = f"; {network.fold}x{network.fold} pixels folded" if network.fold > 1 else ""
+    return (
+        f"{network.convolutions} convolutions 3x3 ({channels}) with ReLU, {kind}; {added} input "
+        f"added; pixel shuffle{folded}"
+    )
 
 
 def _training_data(pictures: Sequence[Path]) -> dict[str, str]:
@@ -166,6 +174,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--convolutions", type=int, default=network.convolutions)
     add("--fold", type=int, default=network.fold, help="squares of pixels that become channels")
     add("--recipe", choices=["none", *RECIPES], default=patch.recipe, help="how inputs are damaged")
+    add("--residual", action="store_true", help="pairs of convolutions, each added to its input")
     add("--smooth", action="store_true", help="add the input enlarged linearly, not repeated")
     add("--candidates", type=int, default=patch.candidates, help="places a patch is chosen from")
     add("--patch", type=int, default=patch.size_px, help="input pixels on a side")

@@ -37,7 +37,7 @@ def build_model(
             helper.make_node("SpaceToDepth", ["input"], ["folded"], "fold", blocksize=settings.fold)
         )
         name = "folded"
-    first = name
+    first = trunk = name
     for number, layer in enumerate(weights):
         is_last = number == len(weights) - 1
         kernel = layer.kernel.detach().cpu().numpy().astype(np.float32)
@@ -56,9 +56,13 @@ def build_model(
                 "Conv", inputs, [name], name, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1]
             )
         )
-        if not is_last:
+        if settings.residual and number and number % 2 == 0 and not is_last:
+            nodes.append(helper.make_node("Add", [trunk, name], [f"sum_{number}"], f"sum_{number}"))
+            name = trunk = f"sum_{number}"
+        elif not is_last:
             nodes.append(helper.make_node("Relu", [name], [f"relu_{number}"], f"relu_{number}"))
             name = f"relu_{number}"
+            trunk = name if number == 0 else trunk
     blocksize = settings.fold * settings.scale
     if settings.smooth:
         scales = np.array([1, 1, settings.scale, settings.scale], np.float32)

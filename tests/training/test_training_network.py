@@ -76,10 +76,12 @@ def test_merged_pointwise_equals_two_convolutions():
     ("scale", "fold", "smooth"),
     [(2, 1, 0), (3, 1, 0), (4, 1, 0), (1, 1, 0), (1, 2, 0), (1, 3, 0), (2, 1, 1), (4, 1, 1)],
 )
+@pytest.mark.parametrize("residual", [False, True])
 def test_exported_model_equals_the_trained_one_at_any_size(
-    scale: int, fold: int, smooth: int, tmp_path
+    scale: int, fold: int, smooth: int, residual: bool, tmp_path
 ):
-    network = NetworkSettings(scale, 8, 3, fold=fold, smooth=bool(smooth))
+    depth = 6 if residual else 3
+    network = NetworkSettings(scale, 8, depth, smooth=bool(smooth), residual=residual, fold=fold)
     upscaler = Upscaler(network)
     path = tmp_path / "small.onnx"
     model = build_model(network, upscaler.merged(), {"name": "small", "scale": str(scale)})
@@ -116,6 +118,8 @@ def test_receptive_radius_is_what_a_pixel_can_reach(scale: int, fold: int):
 def test_folding_goes_with_scale_one_only():
     with pytest.raises(ValueError, match="fold 2 goes with scale 1"):
         NetworkSettings(scale=2, fold=2)
+    with pytest.raises(ValueError, match="must make pairs"):
+        NetworkSettings(convolutions=5, residual=True)
     with pytest.raises(ValueError, match="nothing to enlarge"):
         NetworkSettings(scale=1, smooth=True)
 
