@@ -112,14 +112,24 @@ def save(
 
 
 def elementwise_model(
-    path: Path, op: str, *inputs: float | np.ndarray, metadata: Mapping[str, str] | None = None
+    path: Path,
+    op: str,
+    *inputs: float | np.ndarray,
+    then: str = "",
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """``op(x, *inputs)`` on RGB at scale 1: Log of black gives infinities, Identity gives x."""
+    """``op(x, *inputs)`` on RGB at scale 1: Log of black gives infinities, Identity gives x.
+
+    ``then``: another operator that follows with the same inputs.
+    """
     weights = [
         numpy_helper.from_array(np.asarray(value, np.float32), f"k{i}")
         for i, value in enumerate(inputs)
     ]
-    nodes = [helper.make_node(op, ["input", *(w.name for w in weights)], ["output"])]
+    names = [w.name for w in weights]
+    nodes = [helper.make_node(op, ["input", *names], ["middle" if then else "output"])]
+    if then:
+        nodes.append(helper.make_node(then, ["middle", *names], ["output"]))
     return save(path, nodes, weights, ["n", 3, "h", "w"], metadata=metadata)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from srpipe.cli.types import NEEDS_OVERWRITE
+from srpipe.errors import SettingsError
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -23,22 +24,20 @@ def add_parser(commands: Commands) -> None:
         help="turn any model into an ONNX model with a free batch",
         description="Turn SOURCE into an ONNX model with a free batch, and a free height and width "
         "where its graph allows. SOURCE is an .onnx file of fixed sizes, ncnn's .param with its "
-        ".bin, or PyTorch's .pth or .safetensors (which need srpipe[torch]). Source and target are "
-        "run on the same tile, and nothing is written if they differ.",
+        ".bin, or PyTorch's .pth, .pt or .safetensors (which need srpipe[torch]). Source and target "
+        "are run on the same tile, and nothing is written if they differ by more than a thousandth.",
     )
     parser.add_argument("source", metavar="SOURCE", help="the model to convert")
     parser.add_argument("target", metavar="TARGET.onnx", help="the model to write")
     add = parser.add_argument
     add("--bin", metavar="FILE", help="ncnn's weights, if they are not called like the .param")
     add("--fp16", action="store_true", help="float16 inside; inputs and outputs stay float32")
+    add("--tlc", action="store_true", help="make global pooling (NAFNet) local (Chu et al. 2022)")
     add(
-        "--tlc",
+        "--tlc-window",
         type=int,
-        nargs="?",
-        const=DEFAULT_WINDOW_PX,
         metavar="PX",
-        help="make global pooling (NAFNet) local: means over so many input pixels; "
-        "default %(const)s (Chu et al. 2022)",
+        help=f"over so many input pixels; default {DEFAULT_WINDOW_PX}",
     )
     add("--overwrite", action="store_true", help=NEEDS_OVERWRITE)
     add("--json", action="store_true", help="one JSON object on stdout")
@@ -49,11 +48,14 @@ def run(options: argparse.Namespace) -> int:
     """Carry the command out."""
     from srpipe.models.convert import convert_model  # late: it loads onnx
 
+    if options.tlc_window is not None and not options.tlc:
+        raise SettingsError("--tlc-window goes with --tlc: add it.")
+    window_px = DEFAULT_WINDOW_PX if options.tlc_window is None else options.tlc_window
     conversion = convert_model(
         options.source,
         options.target,
         weights=options.bin,
-        tlc_px=options.tlc,
+        tlc_px=window_px if options.tlc else None,
         fp16=options.fp16,
         overwrite=options.overwrite,
     )
@@ -83,5 +85,6 @@ def lines(conversion: Conversion) -> list[str]:
         f"  scale {info.scale}, {info.channels} channels, batch {info.batch or 'any'}, size {size}",
         *(f"  {line}" for line in conversion.done),
         f"  {compared}",
-        f"  a batch of 3 and its tiles one by one differ by at most {conversion.batch_difference:.2g}",
+        "  a batch of 3 and its tiles one by one differ by at most "
+        f"{conversion.batch_difference:.2g} of it",
     ]

@@ -6,25 +6,29 @@ is an error, never a file.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
+import onnx
 
 from srpipe.errors import ModelError, OutputError
 from srpipe.io.binding import Tensor
 from srpipe.io.model_probe import probe_model
 from srpipe.models.graph import save_graph
-from srpipe.models.half import to_half
+from srpipe.models.half import check_half_range, to_half
 from srpipe.models.sources import open_source
 from srpipe.models.tlc import localise_pooling
-from srpipe.models.verify import Runner, check_batch, largest_difference
+from srpipe.models.verify import Runner, check_batch, largest_difference, span_of
 from srpipe.plan.model_info import ModelInfo
 
 # Shares of the result's own range that a conversion may change.
 _MOST_CHANGE = 1e-3
-_MOST_CHANGE_HALF = 3e-2
+_MOST_CHANGE_HALF = 1e-2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,7 @@ class Conversion:
     not_compared: str
     """Why not; empty if compared."""
     batch_difference: float
-    """The largest between a batch of three and its tiles one by one, in the model's own numbers."""
+    """The largest between a batch of three and its tiles one by one, as a share of the range."""
     info: ModelInfo
     """What srpipe sees in the target."""
     file_bytes: int
@@ -76,37 +80,40 @@ def convert_model(
     """
     path = check_target(target, overwrite=overwrite)
     found = open_source(Path(source), None if weights is None else Path(weights))
-    model, done = found.model, list(found.done)
+    tile, done = found.tile(), list(found.done)
+    check = _Check(found.run(tile) if not found.why_not_run else None, tile)
+    model = found.model
+    check.same(model, _MOST_CHANGE)
     if tlc_px is not None:
         model = localise_pooling(model, tlc_px)
         done.append(f"global pooling made local, over {tlc_px} input pixels")
+        if tlc_px < max(tile.shape):  # it does something else now, on this tile
+            check = check.anew(model)
     if fp16:
+        check_half_range(model, tile)
         model = to_half(model)
         done.append("weights and arithmetic in float16, input and output in float32")
-    unnamed = path.with_name(f".{path.stem}.unchecked.onnx")
-    try:
+    with _folder_beside(path) as folder:
+        unnamed = folder / path.name
         save_graph(model, unnamed)
-        tile = found.tile()
-        not_compared = found.why_not_run
-        if tlc_px is not None and tlc_px < max(tile.shape):
-            not_compared = not_compared or "its local means are over less than the tile"
-        difference = None
-        if not not_compared:
-            most = _MOST_CHANGE_HALF if fp16 else _MOST_CHANGE
-            difference = compare(found.run(tile), Runner(unnamed).run(tile), most)
+        check.same(unnamed, _MOST_CHANGE_HALF if fp16 else _MOST_CHANGE)
         batch_difference = check_batch(unnamed)
-        info = probe_model(unnamed)
-        os.replace(unnamed, path)
-    finally:
-        unnamed.unlink(missing_ok=True)
+        info = replace(probe_model(unnamed), path=os.fspath(target))
+        if info.batch is not None or not batch_difference <= _MOST_CHANGE:
+            raise ModelError(
+                "the converted model does not treat the tiles of a batch alike: they differ by "
+                f"{batch_difference:.2g} of the range from the same tiles one by one; nothing was "
+                "written."
+            )
+        _move(unnamed, path)
     return Conversion(
         source=os.fspath(source),
         target=os.fspath(target),
         kind=found.kind,
         done=tuple(done),
         tile_shape=tile.shape,
-        difference=difference,
-        not_compared=not_compared,
+        difference=None if found.why_not_run else check.difference,
+        not_compared=found.why_not_run,
         batch_difference=batch_difference,
         info=info,
         file_bytes=path.stat().st_size,
@@ -119,7 +126,9 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
     Raises:
         OutputError: no .onnx name, no folder, or it exists and ``overwrite`` is not given.
     """
-    path = Path(target)
+    path = Path(os.path.realpath(target))  # through a link, which stays
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: name the .onnx file to write.")
     if path.suffix.lower() != ".onnx":
         raise OutputError(f"{path} must end in .onnx: that is what is written.")
     if not path.parent.is_dir():
@@ -129,13 +138,69 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
     return path
 
 
+class _Check:
+    """What a model has to give on a tile."""
+
+    def __init__(self, expected: Tensor | None, tile: Tensor) -> None:
+        """``expected`` None: whatever is checked first gives it."""
+        self._expected, self._tile = expected, tile
+        self.difference = 0.0
+        """The largest so far."""
+
+    def same(self, model: onnx.ModelProto | Path, most: float) -> None:
+        """Run a model.
+
+        Raises:
+            ModelError: it gives something else.
+        """
+        runner = Runner(model if isinstance(model, Path) else model.SerializeToString())
+        result = runner.run(self._tile)
+        if self._expected is None:
+            self._expected = result
+        self.difference = max(self.difference, compare(self._expected, result, most))
+
+    def anew(self, model: onnx.ModelProto) -> _Check:
+        """From here on another function is expected."""
+        check = _Check(Runner(model.SerializeToString()).run(self._tile), self._tile)
+        check.difference = self.difference
+        return check
+
+
+@contextlib.contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A folder on the same disk, gone at the end, so that the file in it can have its own name."""
+    try:
+        folder = tempfile.mkdtemp(prefix=".srpipe-", dir=path.parent)
+    except OSError as error:
+        raise _not_written(path, error) from None
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        if target.exists():
+            shutil.copymode(target, source)
+        os.replace(source, target)
+    except OSError as error:
+        raise _not_written(target, error) from None
+
+
+def _not_written(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path} cannot be written ({error.strerror}): check the folder and its permissions."
+    )
+
+
 def compare(expected: Tensor, result: Tensor, most: float) -> float:
-    """The largest difference as a share of what is expected.
+    """The largest difference as a share of the range of what is expected.
 
     Raises:
         ModelError: it is larger than ``most``, or the shapes differ.
     """
-    difference = largest_difference(result, expected) / max(float(np.ptp(expected)), 1e-6)
+    difference = largest_difference(result, expected) / span_of(expected)
     if not difference <= most:
         raise ModelError(
             "the converted model does not do what its source does: on a tile, results of "

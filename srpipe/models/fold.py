@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
 import onnx
 
 from srpipe.errors import ModelError
-
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in srpipe.io.session
-import onnxruntime as ort
+from srpipe.io.onnx_runtime import one_line, ort
 
 _QUIET = 4
 _STANDARD = {"", "ai.onnx"}
@@ -37,8 +34,7 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            said = " ".join(str(error).split())[:300]
-            raise ModelError(f"ONNX Runtime does not take the model: {said}") from None
+            raise ModelError(f"ONNX Runtime does not take the model: {one_line(error)}") from None
         folded = onnx.load(file)
     if {node.domain for node in folded.graph.node} - _STANDARD:
         return model

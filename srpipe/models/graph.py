@@ -25,6 +25,8 @@ def load_graph(path: str | os.PathLike[str], *, external: bool = True) -> onnx.M
         ModelError: missing, damaged, or it keeps weights outside its folder.
     """
     name = os.fspath(path)
+    if os.path.isdir(name):
+        raise ModelError(f"{name} is a folder: name a model file.")
     if not os.path.isfile(name):
         raise ModelError(f"model file {name} does not exist: check the path.")
     external_files(name)
@@ -40,7 +42,7 @@ def save_graph(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
     Raises:
         OutputError: the folder cannot be written to.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a link stays, and leads to the new model
     unfinished = target.with_name(f".{target.name}.part")
     try:
         onnx.save(model, unfinished)

@@ -16,7 +16,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from srpipe.errors import ModelError
 from srpipe.models.local_mean import is_local_mean
-from srpipe.models.trial import Trial, only_input
+from srpipe.models.trial import Array, Trial, only_input
 
 _MAX = float(np.finfo(np.float16).max)
 _PRECISE = {
@@ -41,12 +41,12 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
             f"the model's input {port.name} is not float32: only float32 models become float16."
         )
     # Late: its module takes a while to load.
-    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.float16 import convert_float_to_float16
 
     half = onnx.ModelProto()
     half.CopyFrom(model)
     _tidy(half.graph)
-    precise = _kept_precise(half.graph, {*DEFAULT_OP_BLOCK_LIST, *_PRECISE})
+    precise = _kept_precise(half.graph, _precise_operators())
     _check_range(half.graph, precise)
     converted: onnx.ModelProto = convert_float_to_float16(
         half, keep_io_types=True, op_block_list=[], node_block_list=sorted(precise)
@@ -59,6 +59,43 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.value_info[:]  # its types are those of before
     Trial(converted)
     return converted
+
+
+def check_half_range(model: onnx.ModelProto, tile: Array) -> None:
+    """Run a float32 model, and refuse it where a number inside is beyond float16.
+
+    ONNX Runtime computes most of a float16 model in float32 on a CPU, where that would not show.
+
+    Args:
+        model: as for :func:`to_half`.
+        tile: a batch from black to white, in the model's own numbers and layout.
+
+    Raises:
+        ModelError: it names the node.
+    """
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    _tidy(named.graph)
+    precise = _kept_precise(named.graph, _precise_operators())
+    nodes = [node for node in named.graph.node if node.name not in precise]
+    trial = Trial(named, [node.output[0] for node in nodes])
+    for image in (tile, np.full_like(tile, tile.max())):
+        for node, result in zip(nodes, trial.run(image), strict=True):
+            if result.dtype != np.float32:
+                continue
+            largest = float(np.abs(result).max(initial=0))
+            if largest > _MAX:
+                raise ModelError(
+                    f"node {node.op_type} {node.output[0]} gives {largest:.6g}, beyond float16's "
+                    f"{_MAX:.0f}: the model must stay float32."
+                )
+
+
+def _precise_operators() -> set[str]:
+    # Late: its module takes a while to load.
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
+
+    return {*DEFAULT_OP_BLOCK_LIST, *_PRECISE}
 
 
 def _tidy(graph: onnx.GraphProto) -> None:

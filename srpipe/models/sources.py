@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -11,9 +10,9 @@ import onnx
 
 from srpipe.errors import ModelError
 from srpipe.io.binding import Tensor
+from srpipe.io.model_sidecar import complete_metadata
 from srpipe.models.dynamic import make_dynamic
-from srpipe.models.fit_size import SizeRule
-from srpipe.models.graph import load_graph, metadata_of
+from srpipe.models.graph import add_metadata, load_graph, metadata_of
 from srpipe.models.ncnn.convert import convert_ncnn
 from srpipe.models.ncnn.engine import has_ncnn, run_ncnn
 from srpipe.models.pytorch.export import export_torch
@@ -79,13 +78,17 @@ class OnnxSource:
     why_not_run = ""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._runner = Runner(path)  # ONNX Runtime refuses what is damaged
+        self._range = self._runner.value_range()
+        graph = load_graph(path)
+        keep_output(graph, self._runner.image_output())
         try:
-            freed = make_dynamic(load_graph(path))
+            freed = make_dynamic(graph)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None
         self.model = freed.model
-        self._runner = Runner(path)
+        told = complete_metadata(str(path), metadata_of(graph))
+        add_metadata(self.model, {k: v for k, v in told.items() if k != "scale_hint"})
         done = [f"batch{', height and width' if freed.size else ''} free"]
         if freed.rewritten:
             done.append(f"rewritten: {', '.join(freed.rewritten)}")
@@ -97,31 +100,21 @@ class OnnxSource:
         """Noise of the size that the file declares."""
         shape = self._runner.shape
         for multiple in (1, 2, 3, 4):
-            tile = noise(shape, shape[0] or 1, multiple * _TILE_PX, self._runner.white())
+            tile = noise(shape, shape[0] or 1, multiple * _TILE_PX, self._range)
             if self._runner.try_run(tile) is not None:
                 return tile
-        raise ModelError(f"{self._path} runs at no size up to {4 * _TILE_PX} pixels.")
+        raise ModelError(f"{self._runner.name} runs at no size up to {4 * _TILE_PX} pixels.")
 
     def run(self, tile: Tensor) -> Tensor:
         """What ONNX Runtime makes of it."""
         return self._runner.run(tile)
 
 
-@dataclass(frozen=True)
-class _Margin:
-    """What a converted ncnn model pads and crops by itself."""
-
-    rule: SizeRule
-    tile_px: int
-
-    @property
-    def tile_size_px(self) -> int:
-        """A tile that needs no padding beyond the margin."""
-        rule = self.rule
-        size = self.tile_px
-        while (size + 2 * rule.margin_px - rule.rest_px) % rule.multiple_px:
-            size += 1
-        return size
+def keep_output(model: onnx.ModelProto, name: str) -> None:
+    """Take away all outputs but one: masks and scores are nothing to srpipe."""
+    kept = [output for output in model.graph.output if output.name == name]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
 
 
 class NcnnSource:
@@ -132,7 +125,7 @@ class NcnnSource:
     def __init__(self, param: Path, weights: Path) -> None:
         self._param, self._weights = param, weights
         self.model, rule = convert_ncnn(param, weights)
-        self._margin = _Margin(rule, _TILE_PX)
+        self._rule = rule
         self._channels = self.model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
         self.why_not_run = "" if has_ncnn() else "ncnn is not installed (pip install ncnn)"
         done = [f"layers turned into {len(self.model.graph.node)} nodes"]
@@ -144,12 +137,14 @@ class NcnnSource:
 
     def tile(self) -> Tensor:
         """Noise of a size that needs no filling up."""
-        size = self._margin.tile_size_px
+        rule, size = self._rule, _TILE_PX
+        while (size + 2 * rule.margin_px - rule.rest_px) % rule.multiple_px:
+            size += 1
         return np.random.default_rng(0).random((1, self._channels, size, size), np.float32)
 
     def run(self, tile: Tensor) -> Tensor:
         """What ncnn makes of it, padded and cropped as the graph does by itself."""
-        rule = self._margin.rule
+        rule = self._rule
         around = [(rule.margin_px, rule.margin_px)] * 2
         padded = np.pad(tile[0], [(0, 0), *around], mode="edge")
         result = run_ncnn(self._param, self._weights, padded)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +10,29 @@ import numpy.typing as npt
 import onnx
 
 from srpipe.errors import ModelError
-
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in srpipe.io.session
-import onnxruntime as ort
+from srpipe.io.external_data import external_files
+from srpipe.io.onnx_runtime import one_line, ort
 
 _QUIET = 4  # errors come as exceptions
 
 Array = npt.NDArray[Any]
+
+
+def open_on_cpu(model: bytes | str) -> ort.InferenceSession:
+    """A session of a model file, or of its bytes.
+
+    Raises:
+        ModelError: ONNX Runtime does not take it, or it keeps weights outside its folder.
+    """
+    if isinstance(model, str):
+        external_files(model)
+    options = ort.SessionOptions()
+    options.log_severity_level = _QUIET
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        name = model if isinstance(model, str) else "the model"
+        raise ModelError(f"{name} cannot be loaded as an ONNX model: {one_line(error)}") from None
 
 
 class Trial:
@@ -36,15 +51,8 @@ class Trial:
         """
         self._input_name = only_input(model).name
         self._outputs = None if outputs is None else list(outputs)
-        options = ort.SessionOptions()
-        options.log_severity_level = _QUIET
-        content = (model if outputs is None else _exposing(model, outputs)).SerializeToString()
-        try:
-            self._session = ort.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise ModelError(f"ONNX Runtime does not take the model: {_one_line(error)}") from None
+        shown = model if outputs is None else _exposing(model, outputs)
+        self._session = open_on_cpu(shown.SerializeToString())
 
     def run(self, image: Array) -> list[Array]:
         """The tensors for one input.
@@ -56,7 +64,7 @@ class Trial:
             results: list[Array] = self._session.run(self._outputs, {self._input_name: image})
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise ModelError(
-                f"the model fails on an input of {image.shape}: {_one_line(error)}"
+                f"the model fails on an input of {image.shape}: {one_line(error)}"
             ) from None
         return results
 
@@ -104,7 +112,3 @@ def _exposing(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
         onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in there
     )
     return exposed
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
-from srpipe.errors import ModelError
+from srpipe.errors import ModelError, SettingsError
 from srpipe.io.binding import Tensor
-from srpipe.io.session import Session
+from srpipe.io.model_sidecar import complete_metadata
+from srpipe.io.onnx_runtime import one_line
+from srpipe.models.trial import open_on_cpu
+from srpipe.settings import ValueRange, parse_value_range
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 # Sizes at which a model of any size is tried; most windows and strides divide one of them.
 _TRIED_PX = (64, 96, 128, 160, 192, 256)
+_TILES = 3
 
 Model = bytes | str | os.PathLike[str]
 
@@ -31,32 +34,34 @@ class Runner:
         Raises:
             ModelError: it cannot be loaded, or does not have one floating-point input.
         """
-        if isinstance(model, bytes):
-            with tempfile.TemporaryDirectory(prefix="srpipe-") as folder:
-                path = Path(folder) / "model.onnx"
-                path.write_bytes(model)
-                self._session = Session(os.fspath(path), "cpu", 0)
-            self.name = "the converted model"
-        else:
-            self.name = os.fspath(model)
-            self._session = Session(self.name, "cpu", 0)
-        inputs = self._session.inputs
+        content = model if isinstance(model, bytes) else os.fspath(model)
+        self.name = content if isinstance(content, str) else "the model"
+        if isinstance(content, str) and not os.path.isfile(content):
+            raise ModelError(f"model file {content} does not exist: check the path.")
+        self._session = open_on_cpu(content)
+        inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _DTYPES:
+            told = " and ".join(f"{port.name} {port.type}" for port in inputs) or "nothing"
             raise ModelError(
-                f"{self.name} does not have one floating-point input: it is no image model."
+                f"{self.name} takes {told}: srpipe needs a model of one input, float32 or float16."
             )
         self.shape: list[int | None] = [
             dim if isinstance(dim, int) and dim > 0 else None for dim in inputs[0].shape
         ]
         """Of the input; None where any size goes."""
+        self._input = inputs[0].name
         self._dtype = _DTYPES[inputs[0].type]
+        self._why = ""
 
     def try_run(self, batch: Tensor, output: str = "") -> Tensor | None:
-        """The result of ``output``, by default the first; None if the model does not take the batch."""
-        name = output or self._session.outputs[0].name
-        return self._session.run_free(
-            self._session.inputs[0].name, name, np.ascontiguousarray(batch, self._dtype)
-        )
+        """The result of ``output``, by default the image; None if the model does not take the batch."""
+        tile = np.ascontiguousarray(batch, self._dtype)
+        try:
+            (result,) = self._session.run([output or self.image_output()], {self._input: tile})
+        except Exception as error:  # any failure means that the model does not take this shape
+            self._why = one_line(error)
+            return None
+        return result if isinstance(result, np.ndarray) else None
 
     def run(self, batch: Tensor) -> Tensor:
         """As :meth:`try_run`.
@@ -68,16 +73,28 @@ class Runner:
         if result is None:
             raise ModelError(
                 f"{self.name} fails on an input of {list(batch.shape)} (it declares "
-                f"{[dim or 'any' for dim in self.shape]}): give it what it takes."
+                f"{[dim or 'any' for dim in self.shape]}): {self._why}"
             )
         return result
 
-    def white(self) -> float:
-        """The brightest value of its input, by its metadata."""
+    def image_output(self) -> str:
+        """The first output that can be a batch of images, else the first."""
+        outputs = self._session.get_outputs()
+        return str(next((o.name for o in outputs if len(o.shape) in (0, 4)), outputs[0].name))
+
+    def value_range(self) -> ValueRange:
+        """What black and white are in its numbers, by its metadata.
+
+        Raises:
+            ModelError: the metadata makes no sense.
+        """
+        told = self._session.get_modelmeta().custom_metadata_map
+        if self.name != "the model":
+            told = complete_metadata(self.name, told)
         try:
-            return float(self._session.metadata.get("value_range", 1))
-        except ValueError:
-            return 1.0
+            return parse_value_range(told.get("value_range", "1"))
+        except SettingsError as error:
+            raise ModelError(f"{self.name} has unusable metadata: {error}") from None
 
 
 def largest_difference(a: Tensor, b: Tensor) -> float:
@@ -88,29 +105,6 @@ def largest_difference(a: Tensor, b: Tensor) -> float:
     return float("inf") if np.isnan(wide).any() else float(wide.max(initial=0))
 
 
-def compare_models(a: Model, b: Model, tile: Tensor) -> float:
-    """The largest difference between the results of two models on the same tile.
-
-    Args:
-        a: an .onnx file, or its bytes.
-        b: the same.
-        tile: what both take as input, four dimensions; turned into each one's float type.
-
-    Returns:
-        The difference in the models' own range.
-
-    Raises:
-        ModelError: one cannot be loaded or does not take the tile, or the results differ in shape.
-    """
-    first, second = Runner(a).run(tile), Runner(b).run(tile)
-    if first.shape != second.shape:
-        raise ModelError(
-            f"the models give results of {list(first.shape)} and {list(second.shape)} for an input of "
-            f"{list(tile.shape)}: they are not the same model."
-        )
-    return largest_difference(first, second)
-
-
 def check_batch(model: Model) -> float:
     """The largest difference between a batch of three tiles and the same tiles one by one.
 
@@ -118,27 +112,38 @@ def check_batch(model: Model) -> float:
         model: an .onnx file, or its bytes, with a free batch.
 
     Returns:
-        The difference in the model's own range: 0 where every bit is the same.
+        The difference as a share of the range of the results: 0 where every bit is the same.
 
     Raises:
         ModelError: it cannot be loaded, or does not take batches of 1 and 3.
     """
     runner = Runner(model)
     for size in _TRIED_PX:
-        tiles = noise(runner.shape, 3, size, runner.white())
+        tiles = noise(runner.shape, _TILES, size, runner.value_range())
         together = runner.try_run(tiles)
         if together is not None:
-            apart = np.concatenate([runner.run(tiles[i : i + 1]) for i in range(3)])
-            return largest_difference(together, apart)
+            apart = np.concatenate([runner.run(tiles[i : i + 1]) for i in range(_TILES)])
+            return largest_difference(together, apart) / span_of(apart)
         if runner.shape.count(None) <= 1:
             break
     raise ModelError(
-        f"{runner.name} takes no batch of 3 (it declares {[dim or 'any' for dim in runner.shape]}): "
-        "its batch size is fixed."
+        f"{runner.name} takes no batch of {_TILES} (it declares "
+        f"{[dim or 'any' for dim in runner.shape]}): its batch size is fixed."
     )
 
 
-def noise(shape: list[int | None], batch: int, size: int, white: float, seed: int = 0) -> Tensor:
+def span_of(result: Tensor) -> float:
+    """The distance from the lowest to the highest value, never 0."""
+    return max(float(np.ptp(result)), 1e-6)
+
+
+def noise(shape: Sequence[int | None], batch: int, size: int, value_range: ValueRange) -> Tensor:
     """Noise of a shape whose first dimension becomes ``batch`` and whose free ones ``size``."""
-    dims = [batch, *(dim or size for dim in shape[1:])]
-    return np.random.default_rng(seed).random(dims, np.float32) * np.float32(white)
+    return noise_between([batch, *(dim or size for dim in shape[1:])], value_range)
+
+
+def noise_between(shape: Sequence[int], value_range: ValueRange) -> Tensor:
+    """Noise from black to white."""
+    low, high = value_range
+    values = np.random.default_rng(0).random(shape, np.float32)
+    return np.asarray(values * (high - low) + low, np.float32)

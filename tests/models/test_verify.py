@@ -3,42 +3,58 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
 from srpipe.errors import ModelError
-from srpipe.models.verify import check_batch, compare_models
+from srpipe.models.verify import Runner, check_batch, largest_difference, span_of
 from tests.models.bricks import build
-from tests.onnx_models import conv_model, elementwise_model, save
+from tests.onnx_models import conv_model, save
 
 
-def test_difference_of_two_models(tmp_path: Path) -> None:
+def test_differences() -> None:
+    a = np.linspace(0, 1, 12, dtype=np.float32).reshape(1, 1, 3, 4)
+    assert largest_difference(a, a + np.float32(0.25)) == pytest.approx(0.25)
+    assert largest_difference(a, a) == 0
+    assert largest_difference(a, a[:, :, :2]) == np.inf
+    assert largest_difference(a, a * np.nan) == np.inf
+    assert span_of(a) == 1
+    assert span_of(np.zeros((1, 1, 2, 2), np.float32)) > 0
+
+
+def test_models_from_files_and_from_bytes(tmp_path: Path) -> None:
     tile = np.random.default_rng(0).random((1, 3, 20, 24), np.float32)
-    more = elementwise_model(tmp_path / "more.onnx", "Add", 0.25)
-    same = elementwise_model(tmp_path / "same.onnx", "Identity")
-    assert compare_models(more, same, tile) == pytest.approx(0.25)
-    assert compare_models(same.read_bytes(), str(same), tile) == 0
-    half = conv_model(tmp_path / "half.onnx", dtype="float16")
-    whole = conv_model(tmp_path / "whole.onnx")
-    assert 0 < compare_models(half, whole, tile) < 0.02
+    path = conv_model(tmp_path / "m.onnx", metadata={"value_range": "-1,1"})
+    of_file, of_bytes = Runner(path), Runner(path.read_bytes())
+    np.testing.assert_array_equal(of_file.run(tile), of_bytes.run(tile))
+    assert of_file.value_range() == of_bytes.value_range() == (-1.0, 1.0)
+    half = Runner(conv_model(tmp_path / "half.onnx", dtype="float16"))
+    assert half.run(tile).dtype == np.float16
 
 
-def test_models_that_cannot_be_compared(tmp_path: Path) -> None:
+def test_models_that_cannot_run(tmp_path: Path) -> None:
     tile = np.zeros((1, 3, 20, 24), np.float32)
-    small, large = (conv_model(tmp_path / f"{n}.onnx", scale=n) for n in (1, 2))
-    with pytest.raises(ModelError, match=r"results of \[1, 3, 20, 24\] and \[1, 3, 40, 48\]"):
-        compare_models(small, large, tile)
-    with pytest.raises(ModelError, match=r"fails on an input of \[1, 3, 20, 24\]"):
-        compare_models(small, build(["flat"], 1, 32, 32).SerializeToString(), tile)
+    fixed = Runner(build(["flat"], 1, 32, 32).SerializeToString())
+    with pytest.raises(ModelError, match=r"fails on an input of \[1, 3, 20, 24\].*dimensions"):
+        fixed.run(tile)
     with pytest.raises(ModelError, match="cannot be loaded"):
-        compare_models(small, b"no model", tile)
+        Runner(b"no model")
+    with pytest.raises(ModelError, match="does not exist"):
+        Runner(tmp_path / "nowhere.onnx")
+    with pytest.raises(ModelError, match="unusable metadata"):
+        Runner(conv_model(tmp_path / "m.onnx", metadata={"value_range": "nan"})).value_range()
 
 
-def test_infinity_is_no_small_difference(tmp_path: Path) -> None:
-    logarithm = elementwise_model(tmp_path / "log.onnx", "Log")
-    same = elementwise_model(tmp_path / "same.onnx", "Identity")
-    assert compare_models(logarithm, same, np.zeros((1, 3, 8, 8))) == np.inf
-    assert compare_models(logarithm, logarithm, np.full((1, 3, 8, 8), -1)) == np.inf
+def test_the_image_is_compared_and_not_the_score(tmp_path: Path) -> None:
+    path = conv_model(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    pooled = helper.make_node("GlobalAveragePool", ["input"], ["pooled"])
+    model.graph.node.extend([pooled, helper.make_node("Flatten", ["pooled"], ["score"])])
+    model.graph.output.insert(0, helper.make_tensor_value_info("score", 1, ["n", 3]))
+    runner = Runner(model.SerializeToString())
+    assert runner.image_output() == "output"
+    assert runner.run(np.zeros((1, 3, 8, 8), np.float32)).shape == (1, 3, 16, 16)
 
 
 def test_batch_of_three(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from srpipe.io.binding import Tensor
 from srpipe.models.freeing.inference import Value
 from srpipe.models.freeing.search import NodeError, Port, Reading, describe, global_results
 from srpipe.models.freeing.worlds import BATCH, HEIGHT, WIDTH, Dim, Vector, Worlds
-from srpipe.models.verify import Runner, largest_difference
+from srpipe.models.verify import Runner, largest_difference, noise_between
 from srpipe.plan.geometry import round_up
 
 _TILES = 3
@@ -185,8 +185,7 @@ class Proof:
         shape = list(self._shape)
         for axis, size in sizes.items():
             shape[self._port.axes[axis]] = size
-        values = np.random.default_rng(0).random(shape, np.float32)
-        return values * np.float32(self._reference.white())
+        return noise_between(shape, self._reference.value_range())
 
     def _near(self, a: Tensor, b: Tensor, shares: dict[int, float]) -> bool:
         finite = b[np.isfinite(b)]
