@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -19,6 +20,7 @@ ValueRange = tuple[float, float]
 
 DEFAULT_MODEL = "lite-x2"
 MAX_TILE_SIZE_PX = 8192
+_LEAST_RANGE = 1e-3
 MAX_BATCH_SIZE = 256
 MAX_WORKERS = 256
 MAX_MODEL_VALUE = 65536
@@ -88,7 +90,7 @@ class Settings:
         if not isinstance(self.device, str):
             raise SettingsError(f"device must be a text such as 'cuda:0', not {self.device!r}.")
         if self.value_range is not None:
-            check_value_range(self.value_range)
+            object.__setattr__(self, "value_range", as_value_range(self.value_range))
         if not 0 <= self.checkpoint_every_s <= 86400:
             raise SettingsError(
                 f"checkpoint_every_s is {self.checkpoint_every_s}: it must be 0 to 86400 seconds."
@@ -123,21 +125,29 @@ def parse_value_range(text: str) -> ValueRange:
         raise SettingsError(
             f"value range {text!r} must be two numbers, black and white, such as 0,255 or -1,1."
         )
-    check_value_range(value_range)
-    return value_range
+    return as_value_range(value_range)
 
 
-def check_value_range(value_range: ValueRange) -> None:
-    """Refuse a range that is empty, turned round, or beyond all reason."""
+def as_value_range(numbers: Iterable[float]) -> ValueRange:
+    """A range as two floats.
+
+    Raises:
+        SettingsError: not two numbers, or a range that is empty, turned round, beyond all reason, or
+            too narrow for float32 to tell a thousand values apart in it.
+    """
     try:
-        low, high = (float(number) for number in value_range)
+        if isinstance(numbers, str):
+            raise TypeError
+        low, high = (float(number) for number in numbers)
     except (TypeError, ValueError):
         low = high = math.nan
-    if not -MAX_MODEL_VALUE <= low < high <= MAX_MODEL_VALUE:
+    wide_enough = high - low >= _LEAST_RANGE * max(1.0, abs(low), abs(high))
+    if not -MAX_MODEL_VALUE <= low < high <= MAX_MODEL_VALUE or not wide_enough:
         raise SettingsError(
-            f"value range {value_range} must be two numbers, the lower first, within "
-            f"{MAX_MODEL_VALUE} of 0, such as 0,255 or -1,1."
+            f"value range {numbers} must be two numbers, the lower first, within "
+            f"{MAX_MODEL_VALUE} of 0 and well apart, such as 0,255 or -1,1."
         )
+    return low, high
 
 
 def _check_range(name: str, value: int | None, low: int, high: int, unit: str) -> None:

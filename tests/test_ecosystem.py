@@ -292,7 +292,7 @@ def test_inspect_says_what_bands_and_channels_are(
     assert "4 (data, no alpha, grey16)" in inspected(image)
     model = _identity(tmp_path / "four.onnx", 4, "NCHW")
     _tell(model, value_range="-1,1", pixel_white="10000")
-    assert "4 (bands as they are, -1 to 1)" in inspected(model)
+    assert "4 (bands as they are, -1 to 1, white at 10000)" in inspected(model)
     facts = json.loads(inspected(model, "--json"))
     assert (facts["channels"], facts["value_range"], facts["white"]) == (4, [-1.0, 1.0], 10_000)
 

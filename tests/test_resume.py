@@ -121,7 +121,10 @@ def test_other_requests_are_refused_and_say_what_differs(job: Job, tmp_path: Pat
         ({"blend": "mean"}, r"blend: feather, .* now mean"),
         ({"model": other}, r"model: x2 .* now other"),
         ({"on_error": "fill"}, "on error: stop, now fill"),
-        ({"value_range": (0, 255)}, r"values: 0 to 255 are 0.* to 1.*, now .* are 0 to 255, rgb"),
+        (
+            {"value_range": (0, 255)},
+            r"values: 0 to 255 are 0.* to 1.*, now .* are 0.0 to 255.0, rgb",
+        ),
         ({"white": 200}, "values: 0 to 255 are .*, now 0 to 200 are"),
         ({"channel_order": "bgr"}, "values: .* rgb, now .* bgr"),
     ):

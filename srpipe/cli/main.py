@@ -11,7 +11,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from srpipe import __version__
 from srpipe.cli import convert, enhance, inspect, models, status
@@ -21,7 +21,10 @@ from srpipe.stop import StopRequest
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments on one line."""
+    """Says what is wrong with the arguments on one line, and takes whole names only."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**(options | {"allow_abbrev": False}))
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"srpipe: {message}; see '{self.prog} --help'.\n")
@@ -29,7 +32,10 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their arguments."""
-    parser = _Parser(prog="srpipe", description="Enhance images that are too large for memory.")
+    parser = _Parser(
+        prog="srpipe",
+        description="Enhance images that are too large for memory.",
+    )
     parser.add_argument("--version", action="version", version=f"srpipe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (enhance, status, inspect, models, convert):

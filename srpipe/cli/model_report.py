@@ -148,12 +148,15 @@ def _radius(info: ModelInfo) -> str:
 
 
 def _colours(info: ModelInfo) -> str:
+    if info.channels not in (1, 3):
+        return "bands as they are"
     return "luma" if info.channels == 1 else "BGR" if info.bgr else "RGB"
 
 
 def _range(info: ModelInfo) -> str:
     low, high = info.value_range
-    return f"{low:g} to {high:g}"
+    white = f", white at {info.white}" if info.white is not None else ""
+    return f"{low:g} to {high:g}{white}"
 
 
 def _free_or_fixed(fixed_px: int | None, info: ModelInfo) -> str:

@@ -184,7 +184,7 @@ def resolve_device(wanted: str) -> str:
         raise DeviceError(f"device {wanted!r} is of several kinds: name devices of one kind.")
     if len(set(devices)) < len(devices):
         raise DeviceError(
-            f"device {wanted!r} names a device twice: --workers gives it two sessions."
+            f"device {wanted!r} names a device twice: name it once, and give --workers 2."
         )
     if kind not in there:
         raise DeviceError(

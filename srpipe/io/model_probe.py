@@ -100,8 +100,9 @@ def probe_model(
         Session(name, device, threads)  # whether it starts at all
     session = Session(name, str(wanted.probing), threads)
     metadata = session.metadata = complete_metadata(name, session.metadata)
+    given = _value_range(name, metadata) if value_range is None else value_range
     reasons = []
-    for port in _ports(name, session, value_range or _value_range(name, metadata)):
+    for port in _ports(name, session, given):
         try:
             multiple, scale = _find_scale(name, session, port, metadata)
         except ModelError as error:

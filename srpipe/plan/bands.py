@@ -65,9 +65,13 @@ def find_white(settings: Settings, image: ImageInfo, model: ModelInfo) -> int:
     """
     white = settings.white or model.white or image.highest
     if white > image.highest:
-        who = "as asked" if settings.white else f"by the metadata of model {model.name}"
+        limit = f"{image.path} holds at most {image.highest} ({image.dtype})"
+        if settings.white:
+            raise SettingsError(
+                f"--white {white} is not possible: {limit}; use less, or leave --white out."
+            )
         raise SettingsError(
-            f"white is {white} {who}, and {image.path} holds at most {image.highest} ({image.dtype}): "
-            "give the pixel value that is white with --white."
+            f"white is {white} by the metadata of model {model.name}, and {limit}: give the pixel "
+            "value that is white with --white."
         )
     return white

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from pathlib import Path
 
 from srpipe.plan.job import Plan
 
@@ -30,7 +31,7 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         "input changed at": _utc(image.identity.modified_ns),
         "input content": image.identity.sha256[:16],
         "image": f"{image.size}, {image.bands} bands, {image.dtype}, {image.interpretation}",
-        "model": f"{model.name} {model.sha256[:16]}",
+        "model": f"{Path(model.path).stem} {model.sha256[:16]}",
         "values": f"0 to {plan.white} are {low} to {high}, {order}",
         "scale": str(plan.scale),
         "tile size": str(grid.tile),

@@ -106,6 +106,11 @@ def fit_output(spec: OutputSpec, image: ImageInfo, size: Size) -> OutputSpec:
             f"{fmt.name} holds at most {fmt.max_side_px} pixels on a side, and {spec.path} would be "
             f"{size}: write a .tif instead."
         )
+    if not image.is_picture and not fmt.any_bands:
+        raise OutputError(
+            f"{image.path} has {image.bands} bands ({image.kind}) and {fmt.name} holds only grey or "
+            f"RGB: write {spec.path} as .tif instead."
+        )
     if image.dtype == "uint16" and not fmt.sixteen_bit:
         raise OutputError(
             f"{image.path} has 16 bits a sample and {fmt.name} holds 8: write {spec.path} as "
@@ -115,11 +120,6 @@ def fit_output(spec: OutputSpec, image: ImageInfo, size: Size) -> OutputSpec:
         raise OutputError(
             f"{image.path} has an alpha channel and {fmt.name} holds none: write {spec.path} as "
             ".tif or .png instead."
-        )
-    if not image.is_picture and not fmt.any_bands:
-        raise OutputError(
-            f"{image.path} has {image.bands} bands ({image.kind}) and {fmt.name} holds only grey or "
-            f"RGB: write {spec.path} as .tif instead."
         )
     raw_bytes = size.pixels * image.bands * image.sample_bytes
     large = raw_bytes * max(1.0, spec.estimated_ratio) > _CLASSIC_TIFF_BYTES

@@ -3,10 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from srpipe.errors import OutputError, SettingsError
-from srpipe.plan.fingerprint import Fingerprint, fingerprint
+from srpipe.plan.fingerprint import Fingerprint, differences, fingerprint
 from srpipe.plan.geometry import Size
 from srpipe.plan.memory import count
 from srpipe.settings import Settings
@@ -36,6 +37,9 @@ from tests.factories import make_test_plan
         ({"value_range": (0, float("inf"))}, "within 65536 of 0"),
         ({"value_range": (0, 1, 2)}, "must be two numbers"),
         ({"value_range": "0,1"}, "must be two numbers"),
+        ({"value_range": "01"}, "must be two numbers"),
+        ({"value_range": (65535.999, 65536)}, "well apart"),
+        ({"value_range": (0, 1e-45)}, "well apart"),
         ({"white": 0}, "white is 0"),
         ({"white": 65536}, "white is 65536"),
         ({"white": 0.5}, "whole number"),
@@ -165,3 +169,19 @@ def test_what_counts_for_the_result(tmp_path: Path) -> None:
     assert facts(device="cuda:0") == facts(device="cuda:1", transfer="float")
     assert facts(device="cuda:0", batch_size=2) != facts(device="cuda:0", batch_size=4)
     assert facts(device="cuda:0") != facts()
+
+
+def test_value_ranges_of_any_numbers_become_floats() -> None:
+    for given in ((0, 255), [0.0, 255.0], np.array([0, 255]), (np.float32(0), np.float32(255))):
+        kept = Settings(value_range=given).value_range
+        assert kept == (0.0, 255.0)
+        assert [type(number) for number in kept] == [float, float]
+
+
+def test_fingerprint_knows_the_model_by_file_and_content(tmp_path: Path) -> None:
+    plain, told = (
+        fingerprint(make_test_plan(tmp_path, model={"name": name}), {}) for name in ("m", "fancy")
+    )
+    assert plain == told
+    other = fingerprint(make_test_plan(tmp_path, model={"sha256": "1" * 64}), {})
+    assert differences(plain, other) == [f"model: m {'0' * 16}, now m {'1' * 16}"]
