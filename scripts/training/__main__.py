@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .data import (
+    Pair,
     PatchSettings,
     PatchSource,
     credit_line,
@@ -18,7 +19,7 @@ from .data import (
     matches,
     read_credits,
 )
-from .degrade import RECIPES
+from .degrade import RECIPES, add_noise
 from .evaluate import Damage, Judge, evaluate, model_scale, open_session, table
 from .network import NetworkSettings
 from .train import Trainer, TrainSettings, load_checkpoint, train
@@ -27,6 +28,8 @@ logger = logging.getLogger("training")
 
 # Small nets need little memory a pixel, and a larger tile computes fewer pixels twice.
 _TILE_SIZE_PX = 512
+_TILE_SIZE_X4_PX = 384  # a result is sixteen times its tile
+_JUDGED_NOISE_LEVELS = 25.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,13 +85,19 @@ def _run_train(options: argparse.Namespace) -> None:
         logger.info("going on after step %d", trainer.steps)
     first_reduction = options.reduce[0]
     judged = load_pairs(held_out, options.scale, [first_reduction])
-    if options.recipe in RECIPES:
+    damage = ""
+    if options.scale == 1:
+        # A recipe leaves some as they are, whose PSNR is infinite: no mean could be made.
+        judged = [Pair(add_noise(pair.high, _JUDGED_NOISE_LEVELS), pair.high) for pair in judged]
+        damage = f", with noise of {_JUDGED_NOISE_LEVELS:g} levels"
+    elif options.recipe in RECIPES:
+        damage = ", blurred, noisy and compressed"
         judged = degrade_pairs(judged, RECIPES[options.recipe], options.scale, options.seed)
     judge = Judge([path.name for path in held_out], judged, options.scale)
     metadata = {
         **_metadata(options, network),
         **_training_data(training),
-        "psnr_pictures": f"{len(held_out)} held-out photographs, reduced by {first_reduction}",
+        "psnr_pictures": f"{len(held_out)} held-out photographs, reduced by {first_reduction}{damage}",
     }
     train(trainer, judge, metadata, options.out, checkpoint)
 
@@ -113,7 +122,7 @@ def _metadata(options: argparse.Namespace, network: NetworkSettings) -> dict[str
         "size_multiple": str(network.fold),
         "receptive_radius_px": str(network.receptive_radius_px),
         "value_range": "1",
-        "tile_size": str(_TILE_SIZE_PX),
+        "tile_size": str(_TILE_SIZE_PX if network.scale < 4 else _TILE_SIZE_X4_PX),
         "color_order": "rgb",
         "licence": options.licence,
     }
