@@ -6,8 +6,8 @@ Everything else stays float, between a DequantizeLinear and the next QuantizeLin
 ONNX Runtime has no integer PReLU, and its float one, between integer convolutions, costs more than
 they do. Where a PReLU lies between two of them, the quantised values are split instead, at the
 integer that means zero: the part above and the part below become twice the channels, and the slopes
-become weights of the next convolution, W·PReLU(x) = W·max(x, 0) + (W·slope)·min(x, 0). That takes twice the
-multiplications in integers, but no float and no second rounding.
+become weights of the next convolution, W·PReLU(x) = W·max(x, 0) + (W·slope)·min(x, 0). That takes
+twice the multiplications, but in integers, without float and without a second rounding.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,13 @@ class Range:
         """The integer that means zero."""
         return min(_LEVELS, max(0, round(-self.low / self.scale)))
 
+    def round(self, values: Floats) -> Floats:
+        """What is left of ``values`` after 8 bits."""
+        zero = np.float32(self.zero_point)
+        integers = np.clip(np.rint(values / np.float32(self.scale)) + zero, 0, _LEVELS)
+        rounded: Floats = ((integers - zero) * np.float32(self.scale)).astype(np.float32)
+        return rounded
+
 
 class Graph:
     """Who makes and who reads each tensor of a model, and its constants by name."""
@@ -59,13 +67,22 @@ class Graph:
         for node in graph.node:
             for name in node.input:
                 self.readers[name].append(node)
+        # What subgraphs read must keep its meaning, as what the model gives out.
         self.outputs = {port.name for port in graph.output}
+        for node in graph.node:
+            self.outputs |= _read_inside(node)
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
 
     def constant(self, name: str) -> npt.NDArray[np.generic] | None:
         """Values of an initializer, None for any other tensor."""
         tensor = self._weights.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def floats(self, name: str) -> Floats:
+        """Values of an initializer that is there."""
+        values = self.constant(name)
+        assert values is not None
+        return values.astype(np.float32)
 
     def is_quantizable(self, node: onnx.NodeProto) -> bool:
         """Whether it is a convolution with constant float weights."""
@@ -91,6 +108,25 @@ class Graph:
         return values.reshape(-1).astype(np.float32) if per_channel else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What becomes integers, and how."""
+
+    chosen: frozenset[str]
+    """The convolutions, by the name of their result; all of them quantizable."""
+    ranges: Mapping[str, Range]
+    """Of every tensor that :func:`quantized_tensors` names."""
+    split: bool
+    """Whether PReLUs between them become split channels (see the module)."""
+    weight_bits: int
+    """8; or 7, with which sums of two products stay within 16 bits, for processors that stop there."""
+
+    @property
+    def most_weight(self) -> int:
+        """The largest integer of a weight."""
+        return int(2 ** (self.weight_bits - 1) - 1)
+
+
 def is_split(graph: Graph, prelu: onnx.NodeProto, chosen: Collection[str]) -> bool:
     """Whether a PReLU can be split between integer convolutions (see the module)."""
     maker = graph.maker.get(prelu.input[0])
@@ -103,7 +139,7 @@ def is_split(graph: Graph, prelu: onnx.NodeProto, chosen: Collection[str]) -> bo
         and graph.slopes(prelu) is not None
         and value not in graph.outputs
         and all(
-            reader.output[0] in chosen and reader.input[0] == value and _group(reader) == 1
+            reader.output[0] in chosen and reader.input[0] == value and group_of(reader) == 1
             for reader in graph.readers[value]
         )
     )
@@ -114,28 +150,56 @@ def quantized_tensors(graph: Graph, chosen: Collection[str]) -> list[str]:
     wanted: dict[str, None] = {}
     for node in graph.nodes:
         if node.output[0] in chosen:
-            wanted |= dict.fromkeys((node.input[0], _rounded_at(graph, node)))
+            wanted |= dict.fromkeys((node.input[0], rounded_at(graph, node)))
     return list(wanted)
 
 
+def split_source(graph: Graph, recipe: Recipe, conv: onnx.NodeProto) -> onnx.NodeProto | None:
+    """The PReLU whose split channels an integer convolution reads, if it does."""
+    maker: onnx.NodeProto | None = graph.maker.get(conv.input[0])
+    if recipe.split and maker is not None and is_split(graph, maker, recipe.chosen):
+        return maker
+    return None
+
+
+def scaled_weights(graph: Graph, recipe: Recipe, conv: onnx.NodeProto) -> tuple[Floats, Floats]:
+    """An integer convolution's weights, those for split channels included, and their scales.
+
+    Returns:
+        (outputs, inputs, kernel height, kernel width), not yet rounded; and (outputs,), the real value
+        of one.
+    """
+    weights = graph.floats(conv.input[1])
+    prelu = split_source(graph, recipe, conv)
+    if prelu is not None:
+        slopes = graph.slopes(prelu)
+        assert slopes is not None
+        weights = np.concatenate([weights, weights * slopes.reshape(1, -1, 1, 1)], axis=1)
+    scales = np.abs(weights).max(axis=(1, 2, 3)) / recipe.most_weight
+    if len(conv.input) > 2 and conv.input[2]:
+        step = source_range(graph, recipe, conv).scale
+        scales = np.maximum(scales, np.abs(graph.floats(conv.input[2])) / (step * _MAX_BIAS))
+    return weights, np.maximum(scales, _LEAST_SCALE).astype(np.float32)
+
+
+def source_range(graph: Graph, recipe: Recipe, conv: onnx.NodeProto) -> Range:
+    """The range of what an integer convolution reads."""
+    prelu = split_source(graph, recipe, conv)
+    return recipe.ranges[conv.input[0] if prelu is None else prelu.input[0]]
+
+
 def write_qdq(
-    model: onnx.ModelProto,
-    chosen: Collection[str],
-    ranges: Mapping[str, Range],
-    *,
-    split: bool,
-    weight_bits: int = 8,
+    model: onnx.ModelProto, recipe: Recipe, integers: Mapping[str, Floats] | None = None
 ) -> onnx.ModelProto:
     """A copy of ``model`` with some convolutions in integers.
 
     Args:
         model: opset 13 or later, constants as initializers.
-        chosen: the convolutions, by the name of their result; all of them quantizable.
-        ranges: of every tensor that :func:`quantized_tensors` names.
-        split: write PReLUs between them as split channels.
-        weight_bits: 7 keeps sums of two products within 16 bits, for processors that saturate there.
+        recipe: which, and how.
+        integers: weights of some of them as whole numbers, by the name of the result, in the shape that
+            :func:`scaled_weights` gives; the others are rounded to the nearest.
     """
-    return _Writer(model, chosen, ranges, split, weight_bits).write()
+    return _Writer(model, recipe, integers or {}).write()
 
 
 class _Writer:
@@ -144,27 +208,22 @@ class _Writer:
     """
 
     def __init__(
-        self,
-        model: onnx.ModelProto,
-        chosen: Collection[str],
-        ranges: Mapping[str, Range],
-        split: bool,
-        weight_bits: int,
+        self, model: onnx.ModelProto, recipe: Recipe, integers: Mapping[str, Floats]
     ) -> None:
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)
         graph = self._graph = Graph(self._model)
-        self._chosen = chosen
-        self._ranges = ranges
-        self._most_weight = 2 ** (weight_bits - 1) - 1
+        self._recipe = recipe
+        self._integers = integers
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
-        self._extra: set[str] = set()
+        self._rounded: set[str] = set()
+        chosen = recipe.chosen
         self._results = {
-            _rounded_at(graph, node) for node in graph.nodes if node.output[0] in chosen
+            rounded_at(graph, node) for node in graph.nodes if node.output[0] in chosen
         }
         self._split = {
-            node.output[0]: node for node in graph.nodes if split and is_split(graph, node, chosen)
+            node.output[0] for node in graph.nodes if recipe.split and is_split(graph, node, chosen)
         }
 
     def write(self) -> onnx.ModelProto:
@@ -173,7 +232,7 @@ class _Writer:
             if value in self._split:
                 self._split_channels(node.input[0], value)
                 continue
-            if value in self._chosen:
+            if value in self._recipe.chosen:
                 self._make_integer(node)
             self._nodes.append(node)
             if value in self._results:
@@ -190,31 +249,23 @@ class _Writer:
         return self._model
 
     def _make_integer(self, conv: onnx.NodeProto) -> None:
-        source, weight_name, *bias_name = conv.input
-        weights = self._values(weight_name)
-        known = self._ranges[self._split[source].input[0] if source in self._split else source]
-        if source in self._split:
-            slopes = self._graph.slopes(self._split[source])
-            assert slopes is not None
-            weights = np.concatenate([weights, weights * slopes.reshape(1, -1, 1, 1)], axis=1)
-        elif source not in self._results:
-            rounded = f"{source}_rounded"
-            if rounded not in self._extra:
-                self._extra.add(rounded)
-                self._round(source, rounded, source)
-            source = rounded
+        source, _, *bias = conv.input
         name = conv.output[0]
-        scales = np.abs(weights).max(axis=(1, 2, 3)) / self._most_weight
-        biases = self._values(bias_name[0]) if bias_name and bias_name[0] else None
-        if biases is not None:
-            scales = np.maximum(scales, np.abs(biases) / (known.scale * _MAX_BIAS))
-        scales = np.maximum(scales, _LEAST_SCALE).astype(np.float32)
-        integers = np.rint(weights / scales.reshape(-1, 1, 1, 1)).astype(np.int8)
-        conv.input[:] = [source, self._constant_integers(f"{name}_weight", integers, scales)]
-        if biases is not None:
-            units = scales * np.float32(known.scale)
-            sums = np.rint(biases / units).astype(np.int32)
-            conv.input.append(self._constant_integers(f"{name}_bias", sums, units))
+        weights, scales = scaled_weights(self._graph, self._recipe, conv)
+        integers = self._integers.get(name)
+        if integers is None:
+            integers = np.rint(weights / scales.reshape(-1, 1, 1, 1))
+        units = scales * np.float32(source_range(self._graph, self._recipe, conv).scale)
+        if source not in self._results | self._split:
+            if source not in self._rounded:
+                self._rounded.add(source)
+                self._round(source, f"{source}_rounded", source)
+            source = f"{source}_rounded"
+        stored = self._real_constant(f"{name}_weight", integers.astype(np.int8), scales)
+        conv.input[:] = [source, stored]
+        if bias and bias[0]:
+            sums = np.rint(self._graph.floats(bias[0]) / units).astype(np.int32)
+            conv.input.append(self._real_constant(f"{name}_bias", sums, units))
 
     def _round(self, source: str, result: str, name: str) -> None:
         """Put ``source`` through 8 bits; ``name`` has the range."""
@@ -236,13 +287,11 @@ class _Writer:
 
     def _step(self, name: str) -> tuple[str, str]:
         """Names of a tensor's scale and zero point."""
-        known = self._ranges[name]
+        known = self._recipe.ranges[name]
         scale = self._constant(f"{name}_scale", np.array(known.scale, np.float32))
         return scale, self._constant(f"{name}_zero", np.array(known.zero_point, np.uint8))
 
-    def _constant_integers(
-        self, name: str, integers: npt.NDArray[np.integer], scales: Floats
-    ) -> str:
+    def _real_constant(self, name: str, integers: npt.NDArray[np.integer], scales: Floats) -> str:
         """A constant with a scale for each output channel, as a real tensor; returns its name."""
         inputs = [
             self._constant(f"{name}_integers", integers),
@@ -251,26 +300,29 @@ class _Writer:
         ]
         return self._add("DequantizeLinear", inputs, f"{name}_real", axis=0)
 
-    def _values(self, name: str) -> Floats:
-        values = self._graph.constant(name)
-        assert values is not None
-        return values.astype(np.float32)
-
     def _constant(self, name: str, values: npt.NDArray[np.generic]) -> str:
         self._constants.setdefault(name, numpy_helper.from_array(values, name))
         return name
 
-    def _add(self, op: str, inputs: list[str], output: str, **attributes: int) -> str:
+    def _add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self._nodes.append(helper.make_node(op, inputs, [output], f"{output}_{op}", **attributes))
         return output
 
 
-def _rounded_at(graph: Graph, conv: onnx.NodeProto) -> str:
+def rounded_at(graph: Graph, conv: onnx.NodeProto) -> str:
     """The tensor at which a convolution's result is rounded: behind a ReLU, which costs nothing."""
     activation = graph.activation_of(conv)
-    follows = activation is not None and activation.op_type == "Relu"
-    return activation.output[0] if activation is not None and follows else conv.output[0]
+    behind = activation is not None and activation.op_type == "Relu"
+    return str(activation.output[0] if activation is not None and behind else conv.output[0])
 
 
-def _group(conv: onnx.NodeProto) -> int:
+def group_of(conv: onnx.NodeProto) -> int:
+    """Into how many groups a convolution's channels are divided."""
     return next((a.i for a in conv.attribute if a.name == "group"), 1)
+
+
+def _read_inside(node: onnx.NodeProto) -> set[str]:
+    """Names that the subgraphs of a node read."""
+    graphs = [a.g for a in node.attribute if a.HasField("g")]
+    inner = [other for graph in graphs for other in graph.node]
+    return {name for other in inner for name in other.input}.union(*map(_read_inside, inner))

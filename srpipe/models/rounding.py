@@ -8,14 +8,25 @@ the form of Babai's nearest plane (Chen et al., arXiv 2507.18553), which needs n
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Sequence
 
-Floats = npt.NDArray[np.float32]
+import numpy as np
+import onnx
+from onnx import helper
+
+from srpipe.io.session import Tensor
+from srpipe.models.activations import look_inside
+from srpipe.models.qdq import Floats, Graph, Recipe, scaled_weights, source_range, split_source
 
 # Share of the mean diagonal added to it: keeps the matrix invertible where inputs are alike.
 _DAMPING = 0.01
 _LEAST = 1e-12
+# Windows looked at, over all tiles: a few times as many as they hold numbers.
+_POSITIONS = 4096
+# Numbers in a window, channels split: above it the matrix costs more than it gains.
+_MOST_INPUTS = 4096
+# Convolutions whose matrices are held at once, about 5 MB each for 64 split channels.
+_TOGETHER = 16
 
 
 def input_products(
@@ -65,3 +76,77 @@ def round_weights(weights: Floats, scales: Floats, products: Floats, most: int) 
         integers[:, i] = np.clip(np.rint(wanted / scales), -most, most)
         errors[:, i] = weights[:, i] - integers[:, i] * scales
     return integers
+
+
+def round_on_tiles(
+    model: onnx.ModelProto, recipe: Recipe, tiles: Sequence[Tensor], threads: int
+) -> dict[str, Floats]:
+    """Weights of a recipe's convolutions as whole numbers, for :func:`srpipe.models.qdq.write_qdq`.
+
+    Convolutions with groups, strides or dilations, and very wide ones, are left out.
+
+    Args:
+        model: as for ``write_qdq``.
+        recipe: which convolutions become integers, and how.
+        tiles: batches for the model's input.
+        threads: cores to use.
+    """
+    graph = Graph(model)
+    convs = [
+        node for node in graph.nodes if node.output[0] in recipe.chosen and _is_plain(graph, node)
+    ]
+    integers: dict[str, Floats] = {}
+    for first in range(0, len(convs), _TOGETHER):
+        some = convs[first : first + _TOGETHER]
+        for name, products in _products(model, graph, recipe, some, tiles, threads).items():
+            weights, scales = scaled_weights(graph, recipe, graph.maker[name])
+            flat = weights.reshape(len(weights), -1)
+            rounded = round_weights(flat, scales, products, recipe.most_weight)
+            integers[name] = rounded.reshape(weights.shape)
+    return integers
+
+
+def _products(
+    model: onnx.ModelProto,
+    graph: Graph,
+    recipe: Recipe,
+    convs: Sequence[onnx.NodeProto],
+    tiles: Sequence[Tensor],
+    threads: int,
+) -> dict[str, Floats]:
+    """:func:`input_products` of several convolutions, summed over the tiles."""
+    n_positions = -(-_POSITIONS // len(tiles))
+    rng = np.random.default_rng(0)
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for conv in convs:
+        prelu = split_source(graph, recipe, conv)
+        readers.setdefault(conv.input[0] if prelu is None else prelu.input[0], []).append(conv)
+    sums: dict[str, Floats] = {}
+
+    def see(name: str, values: Tensor) -> None:
+        for conv in readers[name]:
+            rounded = source_range(graph, recipe, conv).round(values.astype(np.float32))
+            if split_source(graph, recipe, conv) is not None:
+                rounded = np.concatenate([np.maximum(rounded, 0), np.minimum(rounded, 0)])
+            top, left, bottom, right = _pads(conv)
+            padded = np.pad(rounded, ((0, 0), (top, bottom), (left, right)))
+            height, width = graph.floats(conv.input[1]).shape[2:]
+            seen = input_products(padded, (height, width), n_positions, rng)
+            key = conv.output[0]
+            sums[key] = sums[key] + seen if key in sums else seen
+
+    look_inside(model, list(readers), tiles, threads, see)
+    return sums
+
+
+def _is_plain(graph: Graph, conv: onnx.NodeProto) -> bool:
+    """Whether every output is made of the window at its place, and few enough numbers."""
+    given = {a.name: helper.get_attribute_value(a) for a in conv.attribute}
+    steps = [*given.get("strides", []), *given.get("dilations", []), given.get("group", 1)]
+    inputs = int(np.prod(graph.floats(conv.input[1]).shape[1:]))
+    automatic = given.get("auto_pad", b"NOTSET") != b"NOTSET"
+    return all(step == 1 for step in steps) and not automatic and 2 * inputs <= _MOST_INPUTS
+
+
+def _pads(conv: onnx.NodeProto) -> list[int]:
+    return next((list(a.ints) for a in conv.attribute if a.name == "pads"), [0] * 4)
