@@ -212,7 +212,7 @@ class _Writer:
     ) -> None:
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)
-        graph = self._graph = Graph(self._model)
+        graph = self._graph = Graph(model)  # what is changed below is the copy
         self._recipe = recipe
         self._integers = integers
         self._nodes: list[onnx.NodeProto] = []
@@ -227,7 +227,7 @@ class _Writer:
         }
 
     def write(self) -> onnx.ModelProto:
-        for node in self._graph.nodes:
+        for node in list(self._model.graph.node):
             value = node.output[0]
             if value in self._split:
                 self._split_channels(node.input[0], value)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from srpipe.errors import InferenceError, InputError, ModelError, OutputError, SettingsError
+from srpipe.errors import InputError, ModelError, OutputError, SettingsError
 from srpipe.io.model_probe import probe_model
 from srpipe.io.processor import available_cores, saturates_sums
 from srpipe.io.session import Session, Tensor
@@ -125,10 +125,8 @@ def quantize_model(
     cores = available_cores()
     with TemporaryDirectory(prefix="srpipe-") as name:
         bench = _Bench(info, model, shares, cores, Path(name))
-        candidates = [bench.make(split) for split in bench.forms]
-        speeds = compare_speeds([path, *(c.path for c in candidates)], info, tiles[0], cores)
-        best = _best(candidates, speeds[1:])
-        final = candidates[best]
+        final = bench.best(path, tiles[0])
+        float_mp_s, int8_mp_s = compare_speeds([path, final.path], info, tiles[0], cores)
         psnr_db = bench.psnr_db(final.path, shares.checking)
         finished = onnx.load(final.path)
         n_integer, n_all = len(final.recipe.chosen), len(bench.convolutions)
@@ -149,8 +147,8 @@ def quantize_model(
         split_prelu=final.recipe.split,
         weight_bits=final.recipe.weight_bits,
         psnr_db=psnr_db,
-        float_mp_s=speeds[0],
-        int8_mp_s=speeds[1 + best],
+        float_mp_s=float_mp_s,
+        int8_mp_s=int8_mp_s,
         source_bytes=info.file_bytes,
         target_bytes=goal.stat().st_size,
     )
@@ -243,23 +241,39 @@ class _Bench:
         self._graph = Graph(self._model)
         self._session = Session(info.path, "cpu", cores)
         self._weight_bits = 7 if saturates_sums() else 8
+        self._last: tuple[Recipe, onnx.ModelProto] | None = None
 
-    @property
-    def forms(self) -> list[bool]:
-        """Whether to split PReLUs: both ways where there are any that can be."""
+    def best(self, source: Path, tile: Tensor) -> _Candidate:
+        """The first form that is accurate enough, the fastest first; or else the most accurate."""
+        made = []
+        for recipe in self._forms(source, tile):
+            made.append(self._make(recipe))
+            if made[-1].psnr_db >= LEAST_PSNR_DB:
+                return made[-1]
+        return max(made, key=lambda candidate: candidate.psnr_db)
+
+    def _forms(self, source: Path, tile: Tensor) -> list[Recipe]:
+        """All convolutions in integers, with PReLUs split where that can be and not; fastest first."""
         chosen = frozenset(self.convolutions)
         splits = any(is_split(self._graph, node, chosen) for node in self._graph.nodes)
-        return [True, False] if splits else [False]
+        if not splits:
+            return [self._clipped(chosen, split=False)]
+        recipes = [self._clipped(chosen, split=split) for split in (True, False)]
+        paths = [self._folder / f"form-{i}.onnx" for i in range(len(recipes))]
+        for path, recipe in zip(paths, recipes, strict=True):
+            save_graph(write_qdq(self._model, recipe), path)
+        _, *speeds = compare_speeds([source, *paths], self._info, tile, self._cores)
+        return [recipes[i] for i in np.argsort(speeds)[::-1]]
 
-    def make(self, split: bool) -> _Candidate:
-        """The best version in one form: as few float convolutions as the accuracy allows."""
-        chosen = frozenset(self.convolutions)
-        tried = [self._recipe(chosen, split, clip) for clip in _CLIPS]
-        losses = [self._loss(recipe) for recipe in tried]
-        recipe = tried[losses.index(min(losses))]
+    def _clipped(self, chosen: frozenset[str], *, split: bool) -> Recipe:
+        """The recipe whose ranges are clipped as far as it pays."""
+        return min((self._recipe(chosen, split, clip) for clip in _CLIPS), key=self._loss)
+
+    def _make(self, recipe: Recipe) -> _Candidate:
+        """As few float convolutions as the accuracy allows."""
         search = FloatSearch(self._model, recipe, self._loss, self._rounded_loss)
         recipe = search.run(10 ** (-(LEAST_PSNR_DB + _MARGIN_DB) / 10))
-        path = self._folder / f"split-{split}.onnx"
+        path = self._folder / f"final-{recipe.split}.onnx"
         save_graph(self._rounded(recipe), path)
         return _Candidate(recipe, path, self.psnr_db(path, self._shares.deciding))
 
@@ -305,9 +319,11 @@ class _Bench:
         return found
 
     def _rounded(self, recipe: Recipe) -> onnx.ModelProto:
-        calibration = self._shares.calibration
-        integers = round_on_tiles(self._model, recipe, calibration, self._cores)
-        return write_qdq(self._model, recipe, integers)
+        if self._last is None or self._last[0] != recipe:
+            calibration = self._shares.calibration
+            integers = round_on_tiles(self._model, recipe, calibration, self._cores)
+            self._last = recipe, write_qdq(self._model, recipe, integers)
+        return self._last[1]
 
     def _loss(self, recipe: Recipe) -> float:
         return self._loss_of(write_qdq(self._model, recipe))
@@ -330,18 +346,9 @@ class _Bench:
         return float(np.mean(squares)) / white**2
 
     def _result(self, session: Session, tile: Tensor) -> Tensor:
-        result = session.run_free(self._info.input_name, self._info.output_name, tile)
-        if result is None:
-            raise InferenceError(f"model {self._info.path} failed on a tile of {tile.shape}.")
+        names = [self._info.output_name]
+        (result,) = session.run_several(self._info.input_name, names, tile)
         return np.clip(result, 0, self._info.value_range)
-
-
-def _best(candidates: Sequence[_Candidate], speeds: Sequence[float]) -> int:
-    """The fastest that is accurate enough, or the most accurate where none is."""
-    good = [i for i, c in enumerate(candidates) if c.psnr_db >= LEAST_PSNR_DB]
-    if good:
-        return max(good, key=lambda i: speeds[i])
-    return max(range(len(candidates)), key=lambda i: candidates[i].psnr_db)
 
 
 def _facts(
