@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from srpipe.io.job_status import JobStatus, read_job_status
     from srpipe.io.model_probe import probe_model
     from srpipe.io.source import read_image_info
+    from srpipe.models.quantize import QuantizeReport, quantize_model
     from srpipe.models.zoo import bundled_models
     from srpipe.plan.geometry import Size
     from srpipe.plan.image_info import ImageInfo
@@ -53,6 +54,7 @@ __all__ = [
     "OutOfMemoryError",
     "OutputError",
     "ProgressEvent",
+    "QuantizeReport",
     "ReadError",
     "Report",
     "RequestError",
@@ -67,6 +69,7 @@ __all__ = [
     "bundled_models",
     "enhance",
     "probe_model",
+    "quantize_model",
     "read_image_info",
     "read_job_status",
 ]
@@ -85,6 +88,7 @@ _HOMES = {
     "OutOfMemoryError": "srpipe.errors",
     "OutputError": "srpipe.errors",
     "ProgressEvent": "srpipe.runtime.events",
+    "QuantizeReport": "srpipe.models.quantize",
     "ReadError": "srpipe.errors",
     "Report": "srpipe.runtime.events",
     "RequestError": "srpipe.errors",
@@ -99,6 +103,7 @@ _HOMES = {
     "bundled_models": "srpipe.models.zoo",
     "enhance": "srpipe.api",
     "probe_model": "srpipe.io.model_probe",
+    "quantize_model": "srpipe.models.quantize",
     "read_image_info": "srpipe.io.source",
     "read_job_status": "srpipe.io.job_status",
 }

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from srpipe import __version__
-from srpipe.cli import enhance, inspect, models, status
+from srpipe.cli import enhance, inspect, models, quantize, status
 from srpipe.errors import SrpipeError
 from srpipe.progress import JsonLogFormatter
 from srpipe.stop import StopRequest
@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="srpipe", description="Enhance images that are too large for memory.")
     parser.add_argument("--version", action="version", version=f"srpipe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (enhance, status, inspect, models):
+    for module in (enhance, status, inspect, models, quantize):
         module.add_parser(commands)
     return parser
 

@@ -28,6 +28,32 @@ _MAX_CANDIDATE_BYTES = 128_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """Tiles by what they are for."""
+
+    calibration: list[Tensor]
+    deciding: list[Tensor]
+    checking: list[Tensor]
+
+
+def share_out(tiles: Sequence[Tensor]) -> Shares:
+    """Two thirds for calibration, a sixth for deciding, a sixth for checking.
+
+    Raises:
+        InputError: fewer than two tiles.
+    """
+    if len(tiles) < 2:
+        raise InputError(
+            "the images hold a single tile, and calibrating and checking need two: give more or "
+            "larger images, or a smaller tile size."
+        )
+    if len(tiles) < 6:
+        return Shares([*tiles[::2]], [*tiles[1::2]], [*tiles[1::2]])
+    rest = [tile for i, tile in enumerate(tiles) if i % 3 != 1]
+    return Shares(rest, [*tiles[1::6]], [*tiles[4::6]])
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One tile of one image, padded to the tile size."""
 

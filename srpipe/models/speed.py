@@ -13,13 +13,13 @@ import numpy as np
 from srpipe.io.session import Session, Tensor
 from srpipe.plan.model_info import ModelInfo
 
-_ROUNDS = 5
-_ROUND_S = 0.5
+ROUNDS = 7
+_ROUND_S = 0.25
 _MAX_RUNS = 1000
 
 
 def compare_speeds(
-    paths: Sequence[Path], model: ModelInfo, tile: Tensor, cores: int
+    paths: Sequence[Path], model: ModelInfo, tile: Tensor, cores: int, rounds: int = ROUNDS
 ) -> list[float]:
     """Megapixels of input a second of models that take and give the same.
 
@@ -31,11 +31,12 @@ def compare_speeds(
         model: what is known of all of them.
         tile: a batch.
         cores: how many to use.
+        rounds: turns that each takes.
     """
     runners = [_Runner(path, model, tile, cores) for path in paths]
     runs = 2 * cores
     runs = min(_MAX_RUNS, max(runs, round(runs * _ROUND_S / runners[0].time_s(runs))))
-    times = [[runner.time_s(runs) for runner in runners] for _ in range(_ROUNDS)]
+    times = [[runner.time_s(runs) for runner in runners] for _ in range(rounds)]
     megapixels = runs * tile.size / model.channels / 1e6
     return [megapixels / median(taken) for taken in zip(*times, strict=True)]
 
