@@ -50,34 +50,40 @@ class FloatSearch:
     def run(self, most: float) -> Recipe:
         """The recipe with the fewest float convolutions whose loss is at most ``most``.
 
-        If there is none, the one with the least loss.
+        If there is none with half of the work in integers, the one with the least loss.
         """
-        best, best_loss = self._recipe, self._loss(self._recipe)
-        if best_loss <= most:
-            return best
+        loss = self._loss(self._recipe)
+        if loss <= most:
+            return self._recipe
         ranked = self._ranked()
-        tried = 0
-        step = 1
-        while tried < len(ranked):
-            tried = min(tried + step, len(ranked))
-            step *= 2
-            left = [name for group in ranked[:tried] for name in group]
-            if sum(self._costs[name] for name in left) > _MOST_FLOAT * sum(self._costs.values()):
-                break
-            recipe = self._without(left)
-            loss = self._loss(recipe)
-            if loss < best_loss:
-                best, best_loss = recipe, loss
-            if loss <= most:
-                break
-        return best
+        work = np.cumsum([self._work(group) for group in ranked])
+        enough = int((work <= _MOST_FLOAT * sum(self._costs.values())).sum())
+        recipe = self._first(ranked, enough)
+        least = self._loss(recipe) if enough else loss
+        if least > most:
+            return recipe if least < loss else self._recipe
+        too_few = 0
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            trial = self._first(ranked, middle)
+            if self._loss(trial) <= most:
+                enough, recipe = middle, trial
+            else:
+                too_few = middle
+        return recipe
+
+    def _first(self, ranked: list[list[str]], n: int) -> Recipe:
+        """With the first ``n`` groups in float."""
+        return self._without([name for group in ranked[:n] for name in group])
+
+    def _work(self, group: list[str]) -> float:
+        return sum(self._costs[name] for name in group)
 
     def _ranked(self) -> list[list[str]]:
         """Groups by what they gain for their cost, best first; those that gain nothing left out."""
         base = self._quick_loss(self._recipe)
         gains = [
-            (base - self._quick_loss(self._without(group)))
-            / sum(self._costs[name] for name in group)
+            (base - self._quick_loss(self._without(group))) / self._work(group)
             for group in self._groups
         ]
         order = sorted(range(len(gains)), key=lambda i: -gains[i])

@@ -22,7 +22,7 @@ from srpipe.models.qdq import Floats, Graph, Recipe, scaled_weights, source_rang
 _DAMPING = 0.01
 _LEAST = 1e-12
 # Windows looked at, over all tiles: a few times as many as they hold numbers.
-_POSITIONS = 4096
+_POSITIONS = 2048
 # Numbers in a window, channels split: above it the matrix costs more than it gains.
 _MOST_INPUTS = 4096
 # Convolutions whose matrices are held at once, about 5 MB each for 64 split channels.
