@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from srpipe.io.model_probe import probe_model
     from srpipe.io.source import read_image_info
     from srpipe.models.convert import Conversion, convert_model
+    from srpipe.models.quantize import QuantizeReport, quantize_model
     from srpipe.models.zoo import bundled_models
     from srpipe.plan.geometry import Size
     from srpipe.plan.image_info import ImageInfo
@@ -55,6 +56,7 @@ __all__ = [
     "OutOfMemoryError",
     "OutputError",
     "ProgressEvent",
+    "QuantizeReport",
     "ReadError",
     "Report",
     "RequestError",
@@ -70,6 +72,7 @@ __all__ = [
     "convert_model",
     "enhance",
     "probe_model",
+    "quantize_model",
     "read_image_info",
     "read_job_status",
 ]
@@ -89,6 +92,7 @@ _HOMES = {
     "OutOfMemoryError": "srpipe.errors",
     "OutputError": "srpipe.errors",
     "ProgressEvent": "srpipe.runtime.events",
+    "QuantizeReport": "srpipe.models.quantize",
     "ReadError": "srpipe.errors",
     "Report": "srpipe.runtime.events",
     "RequestError": "srpipe.errors",
@@ -104,6 +108,7 @@ _HOMES = {
     "convert_model": "srpipe.models.convert",
     "enhance": "srpipe.api",
     "probe_model": "srpipe.io.model_probe",
+    "quantize_model": "srpipe.models.quantize",
     "read_image_info": "srpipe.io.source",
     "read_job_status": "srpipe.io.job_status",
 }

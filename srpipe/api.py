@@ -25,6 +25,7 @@ from srpipe.io.devices import resolve_device
 from srpipe.io.job_folder import JobFolder, is_finished_output, refuse_existing
 from srpipe.io.model_probe import probe_model, read_model_metadata
 from srpipe.io.onnx_runtime import onnx_runtime_version
+from srpipe.io.processor import available_cores
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
 from srpipe.io.vips import libvips_version
@@ -50,6 +51,7 @@ from srpipe.settings import (
 from srpipe.stop import StopRequest
 
 __all__ = [
+    "available_cores",
     "bundled_models",
     "enhance",
     "find_model",
@@ -269,19 +271,6 @@ def _software_versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):  # another build of the same
             versions[package] = version(package)
     return versions
-
-
-def available_cores() -> int:
-    """Processor cores this process may use, affinity and cgroup quota respected."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no cgroup v2, or no limit
-    return cores
 
 
 def _start_model(settings: Settings) -> tuple[str, ModelInfo]:

@@ -116,13 +116,7 @@ class Session:
         try:
             self._binding.run(input_name, output_name, batch, result)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            if is_out_of_memory(error):
-                raise OutOfMemoryError(
-                    f"model {self._path} ran out of memory on a batch of {batch.shape}."
-                ) from None
-            raise InferenceError(
-                f"model {self._path} failed on a batch of {batch.shape}: {one_line(error)}"
-            ) from None
+            raise self._failure(error, batch) from None
 
     def run_free(self, input_name: str, output_name: str, batch: Tensor) -> Tensor | None:
         """Run the model into a new array; None where it fails (for probing)."""
@@ -131,3 +125,24 @@ class Session:
         except Exception:  # any failure means that the model does not take this shape
             return None
         return result if isinstance(result, np.ndarray) else None
+
+    def run_several(self, input_name: str, output_names: list[str], batch: Tensor) -> list[Tensor]:
+        """Run the model into new arrays, one for each of several outputs.
+
+        Raises:
+            OutOfMemoryError: it ran out of memory; the session must not be used again.
+            InferenceError: the model failed otherwise.
+        """
+        try:
+            return list(self._session.run(output_names, {input_name: batch}))
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise self._failure(error, batch) from None
+
+    def _failure(self, error: Exception, batch: Batch) -> InferenceError:
+        if is_out_of_memory(error):
+            return OutOfMemoryError(
+                f"model {self._path} ran out of memory on a batch of {batch.shape}."
+            )
+        return InferenceError(
+            f"model {self._path} failed on a batch of {batch.shape}: {one_line(error)}"
+        )
