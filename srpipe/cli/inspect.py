@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srpipe.api import bundled_models, find_model, read_image_info
-from srpipe.errors import SettingsError
+from srpipe.errors import OutputError, SettingsError
 from srpipe.plan.image_info import ImageInfo
+from srpipe.settings import Settings
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -44,8 +46,8 @@ def add_parser(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Carry the command out."""
     facts: dict[str, Any]
+    _check_seam_options(options)
     if _is_model(options.file):
-        _check_seam_options(options)
         from srpipe.cli.model_report import examine_model
 
         examined = examine_model(
@@ -85,13 +87,16 @@ def _is_model(file: str) -> bool:
 
 def _check_seam_options(options: argparse.Namespace) -> None:
     if options.seams is None and (
-        options.write or options.tile_size or options.overlap is not None
+        options.write or options.tile_size is not None or options.overlap is not None
     ):
         raise SettingsError("--write, --tile-size and --overlap go with --seams: add it.")
+    Settings(tile_size=options.tile_size, overlap=options.overlap)  # known before minutes of work
     if options.write and options.file in bundled_models():
         raise SettingsError(
             f"--write would change the bundled model {options.file}: name an .onnx file of your own."
         )
+    if options.write and not os.access(os.path.dirname(options.file) or ".", os.W_OK):
+        raise OutputError(f"{options.file} cannot be written to: check its folder's permissions.")
 
 
 def _layout(facts: dict[str, Any]) -> str:

@@ -92,6 +92,8 @@ def _free(plain: onnx.ModelProto, original: onnx.ModelProto, port: Port, worlds:
 
 def _read_port(model: onnx.ModelProto) -> tuple[Port, tuple[int | None, ...]]:
     """Where images go in and out, and the declared batch, height and width (None: free)."""
+    if not model.graph.node:
+        raise ModelError("the model has no nodes: it does nothing.")
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     outputs = [

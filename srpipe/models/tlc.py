@@ -20,6 +20,7 @@ from srpipe.errors import ModelError, SettingsError
 from srpipe.models.graph import metadata_of
 from srpipe.models.local_mean import local_mean
 from srpipe.models.trial import Trial, noise_for, only_input
+from srpipe.settings import MAX_TILE_SIZE_PX
 
 DEFAULT_WINDOW_PX = 384
 """One and a half times the usual training crop of 256, as in the paper."""
@@ -35,6 +36,8 @@ _BROADCAST = {"Add", "Div", "Expand", "Max", "Min", "Mul", "Pow", "Sub"}
 _SIZES_PX = ((64, 96), (192, 288))
 _WHOLE = 1 << 20  # a window larger than any image
 _TOLERANCE = 1e-4
+_GLOBAL = {"GlobalLpPool", "GlobalMaxPool", "InstanceNormalization"}
+_MOST_NAMED = 5
 _NO_LONGER_TRUE = ("seam_", "receptive_radius_px")
 
 _Shapes = dict[str, tuple[int, ...]]
@@ -65,10 +68,18 @@ def localise_pooling(model: onnx.ModelProto, window_px: int = DEFAULT_WINDOW_PX)
             names it.
         SettingsError: the window is smaller than a pixel of a pooled map.
     """
+    if window_px < 1:
+        raise SettingsError(f"a window of {window_px} pixels is none: use 1 or more.")
     nodes = [node for node in model.graph.node if _is_global_pool(model, node)]
     if not nodes:
         raise ModelError(
             "the model pools nothing over the whole image: there is nothing to make local."
+        )
+    global_ones = [node for node in model.graph.node if _stays_global(model, node)]
+    if global_ones:
+        names = ", ".join(_label(node) for node in global_ones[:_MOST_NAMED])
+        raise ModelError(
+            f"{names} would still look at the whole image: the model cannot be made local."
         )
     version = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if version < _LEAST_OPSET:
@@ -89,6 +100,7 @@ def localise_pooling(model: onnx.ModelProto, window_px: int = DEFAULT_WINDOW_PX)
     facts = metadata_of(model)
     told_px = facts.get("tile_size", "0")
     tile_px = max(2 * window_px, int(told_px) if told_px.isdigit() else 0)
+    tile_px = min(tile_px, MAX_TILE_SIZE_PX)
     # How far it sees and how its seams look is no longer what it was.
     kept = {key: text for key, text in facts.items() if not key.startswith(_NO_LONGER_TRUE)}
     told = {"tlc_window_px": str(window_px), "tile_size": str(tile_px)}
@@ -99,14 +111,23 @@ def localise_pooling(model: onnx.ModelProto, window_px: int = DEFAULT_WINDOW_PX)
 def _is_global_pool(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
     if node.op_type == "GlobalAveragePool":
         return True
-    if node.op_type != "ReduceMean":
-        return False
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    axes = attributes.get("axes")
+    keeps = all(a.i == 1 for a in node.attribute if a.name == "keepdims")
+    return node.op_type == "ReduceMean" and keeps and _reduced_axes(model, node) == {2, 3}
+
+
+def _stays_global(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
+    """Whether a node takes something else of the whole image than a mean that can be made local."""
+    if node.op_type in _GLOBAL:
+        return True
+    reduces = node.op_type.startswith("Reduce") and {2, 3} <= _reduced_axes(model, node)
+    return reduces and not _is_global_pool(model, node)
+
+
+def _reduced_axes(model: onnx.ModelProto, node: onnx.NodeProto) -> set[int]:
+    axes = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "axes"), None)
     if axes is None and len(node.input) > 1:
         axes = _constant(model, node.input[1])
-    keeps = attributes.get("keepdims", 1) == 1
-    return axes is not None and keeps and {int(a) % 4 for a in axes} == {2, 3}
+    return set() if axes is None else {int(axis) % 4 for axis in axes}
 
 
 def _constant(model: onnx.ModelProto, name: str) -> np.ndarray | None:

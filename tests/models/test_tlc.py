@@ -110,6 +110,32 @@ def test_what_was_measured_before_is_forgotten() -> None:
     assert facts == {"name": "n", "tlc_window_px": "32", "tile_size": "64"}
 
 
+@pytest.mark.parametrize(
+    "stays", ["GlobalMaxPool", "ReduceMax", "InstanceNormalization", "flat mean"]
+)
+def test_what_would_stay_global_is_named(stays: str) -> None:
+    net = Net()
+    x = net.add("Mul", "input", net.add("GlobalAveragePool", "input"))
+    if stays == "InstanceNormalization":
+        end = net.add(stays, x, net.weight(np.ones(3)), net.weight(np.zeros(3)))
+    elif stays == "flat mean":
+        flat = net.add("ReduceMean", x, axes=[2, 3], keepdims=0)
+        end = net.add("Mul", x, net.add("Unsqueeze", flat, axes=[2, 3]))
+    else:
+        end = net.add(
+            "Mul", x, net.add(stays, x, **({"axes": [2, 3]} if "Reduce" in stays else {}))
+        )
+    with pytest.raises(ModelError, match="would still look at the whole image"):
+        localise_pooling(net.model(end), 32)
+
+
+def test_windows_are_judged_first_and_tiles_stay_within_bounds() -> None:
+    with pytest.raises(SettingsError, match="a window of 0 pixels"):
+        localise_pooling(Net().model("input"), 0)
+    facts = metadata_of(localise_pooling(Net().nafnet(), 100_000))
+    assert facts["tile_size"] == "8192"
+
+
 def test_half_before_or_after() -> None:
     model = Net().nafnet()
     image = photograph(96, 128)
@@ -144,5 +170,5 @@ def test_what_cannot_be_made_local_is_named() -> None:
     mean_only = net.model(net.add("GlobalAveragePool", "input"))
     with pytest.raises(ModelError, match="must stay global"):
         localise_pooling(mean_only)
-    with pytest.raises(SettingsError, match="a window of 0 pixels is too small"):
+    with pytest.raises(SettingsError, match="a window of 0 pixels is none"):
         localise_pooling(pooling_model("GlobalAveragePool", 17), 0)

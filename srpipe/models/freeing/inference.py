@@ -187,7 +187,12 @@ class Rules:
             raise StuckError(
                 "it is no operator of ONNX, so its shapes cannot be followed"
             ) from None
-        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        except (
+            onnx.shape_inference.InferenceError,
+            onnx.checker.ValidationError,
+            RuntimeError,
+            ValueError,
+        ) as error:
             raise StuckError(self._contradiction(world, error)) from None
         return [self._shape(results.get(name)) for name in node.output if name]
 
