@@ -99,4 +99,5 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
 
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of ONNX's own operators."""
-    return max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    own = (entry for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return max((int(entry.version) for entry in own), default=0)
