@@ -85,7 +85,7 @@ def _is_model(file: str) -> bool:
 
 def _check_seam_options(options: argparse.Namespace) -> None:
     if options.seams is None and (
-        options.write or options.tile_size or options.overlap is not None
+        options.write or options.tile_size is not None or options.overlap is not None
     ):
         raise SettingsError("--write, --tile-size and --overlap go with --seams: add it.")
     if options.write and options.file in bundled_models():
