@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srpipe.api import bundled_models, find_model, read_image_info
-from srpipe.errors import OutputError, SettingsError
+from srpipe.errors import SettingsError
 from srpipe.plan.image_info import ImageInfo
-from srpipe.settings import Settings
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -90,13 +88,10 @@ def _check_seam_options(options: argparse.Namespace) -> None:
         options.write or options.tile_size is not None or options.overlap is not None
     ):
         raise SettingsError("--write, --tile-size and --overlap go with --seams: add it.")
-    Settings(tile_size=options.tile_size, overlap=options.overlap)  # known before minutes of work
     if options.write and options.file in bundled_models():
         raise SettingsError(
             f"--write would change the bundled model {options.file}: name an .onnx file of your own."
         )
-    if options.write and not os.access(os.path.dirname(options.file) or ".", os.W_OK):
-        raise OutputError(f"{options.file} cannot be written to: check its folder's permissions.")
 
 
 def _layout(facts: dict[str, Any]) -> str:

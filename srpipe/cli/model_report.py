@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from srpipe.api import probe_model
-from srpipe.errors import SpaceError, SrpipeError
+from srpipe.errors import OutputError, SpaceError, SrpipeError
 from srpipe.io.space import available_memory_bytes, format_bytes
 from srpipe.models.facts import GraphFacts, Port, read_facts
 from srpipe.models.graph import write_metadata
@@ -15,6 +17,7 @@ from srpipe.models.sample import make_picture, read_middle
 from srpipe.models.seams import GridDifference, SeamReport, crop_to_measure, measure_seams
 from srpipe.models.tile_memory import TileMemory, default_tile, measure_tile_memory
 from srpipe.plan.model_info import ModelInfo
+from srpipe.settings import Settings
 
 _MEANINGS = {
     "exact": "tiles make no difference",
@@ -94,9 +97,14 @@ def examine_model(
         allow_untrusted: for the image, as for ``srpipe enhance``.
 
     Raises:
-        RequestError: the model or the image is none that srpipe can use.
+        RequestError: the model or the image is none that srpipe can use, the settings are out of
+            range, or the model's file cannot be written.
         RunError: the model failed.
     """
+    if seams is not None:
+        Settings(tile_size=tile_size, overlap=overlap)
+    if write:
+        _check_writable(path)
     info = probe_model(path)
     memory: TileMemory | str
     try:
@@ -116,6 +124,21 @@ def examine_model(
     if report and write:
         write_metadata(path, report.metadata())
     return examined
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a file that could not be replaced in the end, or is not meant to be."""
+    try:
+        protected = not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}): leave --write out, or copy the model to a "
+            "folder of your own."
+        ) from None
+    if protected:
+        raise OutputError(f"{path} is write-protected: leave --write out, or change its mode.")
 
 
 def _check_memory(memory: TileMemory | str, tile_size: int | None) -> None:

@@ -7,7 +7,7 @@ measured. Value range and colour order cannot be measured: metadata tells, or th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,7 @@ def _ports(name: str, session: Session, value_range: ValueRange) -> Iterator[_Po
             "float16, the same in and out."
         )
     dims = [d if isinstance(d, int) and d > 0 else None for d in node.shape]
-    ways = _ways(dims)
+    ways = likely_layouts(dims)
     if not ways:
         raise ModelError(
             f"{name} takes no image of 1 to {MAX_CHANNELS} channels ({signature}): srpipe needs a "
@@ -205,10 +205,14 @@ def _ports(name: str, session: Session, value_range: ValueRange) -> Iterator[_Po
         )
 
 
-def _ways(dims: list[int | None]) -> list[tuple[Layout, int]]:
+def likely_layouts(dims: Sequence[int | None]) -> list[tuple[Layout, int]]:
     """Layout and channels that input dimensions allow, likeliest first.
 
-    What the file says comes before what it leaves open; then RGB, then the fewest channels.
+    What the file says comes before what it leaves open; then RGB, then a square image, then the fewest
+    channels.
+
+    Args:
+        dims: four, None where one is free.
     """
     told: list[tuple[Layout, int]] = []
     left_open: list[tuple[Layout, int]] = []
@@ -219,7 +223,8 @@ def _ways(dims: list[int | None]) -> list[tuple[Layout, int]]:
             left_open += [(layout, channels) for channels in _FREE_CHANNELS]
         elif channels is not None and channels <= MAX_CHANNELS:
             told.append((layout, channels))
-    told.sort(key=lambda way: (way[1] != 3, way[1]))
+    squares = {"NCHW": dims[2] == dims[3], "NHWC": dims[1] == dims[2]}
+    told.sort(key=lambda way: (way[1] != 3, not squares[way[0]], way[1]))
     return told + left_open
 
 

@@ -8,6 +8,7 @@ replaced (``freeing.writer``), and the result is proven by running it (``freeing
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,13 @@ import onnx
 import onnx.inliner
 
 from srpipe.errors import ModelError
+from srpipe.models.freeing.as_it_is import takes_any
+from srpipe.models.freeing.ports import Port, declared_dims, find_ports
 from srpipe.models.freeing.proof import Proof
-from srpipe.models.freeing.search import NodeError, Port, read_graph
+from srpipe.models.freeing.search import NodeError, read_graph
 from srpipe.models.freeing.worlds import BATCH, HEIGHT, WIDTH, Worlds
 from srpipe.models.freeing.writer import write_reading
+from srpipe.models.trial import Trial
 from srpipe.models.verify import Runner
 
 _FREE_PX = (64, 128, 192, 256)
@@ -30,7 +34,8 @@ class Freed:
     """A model whose batch is free, and what else is."""
 
     model: onnx.ModelProto
-    """Its free dimensions are called batch, height and width."""
+    """Its free dimensions are called batch, height and width, unless all were free and it stays as it
+    is."""
     size: bool
     """Height and width are free too (in steps that the model's windows and strides ask for)."""
     reason: str
@@ -50,10 +55,36 @@ def make_dynamic(model: onnx.ModelProto) -> Freed:
         fixed size it is the same as the given model.
 
     Raises:
-        ModelError: no image-to-image model; or the batch cannot be freed, with the node in the way.
+        ModelError: ONNX Runtime refuses it; no image-to-image model; or the batch cannot be freed,
+            with the node in the way.
     """
+    Trial(model)  # what ONNX Runtime refuses, it explains best
     plain = onnx.inliner.inline_local_functions(model) if model.functions else model
-    port, declared = _read_port(plain)
+    found, reason = None, None
+    for port in find_ports(plain):
+        try:
+            freed = _free_as(plain, port)
+        except ModelError as error:
+            reason = reason or error
+            continue
+        if freed.size:
+            return freed
+        found = found or freed
+    if found is None:
+        assert reason is not None
+        raise reason
+    return found
+
+
+def _free_as(plain: onnx.ModelProto, port: Port) -> Freed:
+    """Free a model that is called in one way.
+
+    Raises:
+        ModelError: it cannot be freed, or not be called in this way.
+    """
+    given = next(value for value in plain.graph.input if value.name == port.input_name)
+    dims = declared_dims(given)
+    declared = [dims[axis] for axis in port.axes]
     base = _working_size(plain, port, declared)
     original = _at_size(plain, port, base)
     already = [axis for axis in (HEIGHT, WIDTH) if declared[axis] is None]
@@ -68,6 +99,8 @@ def make_dynamic(model: onnx.ModelProto) -> Freed:
             reason = str(error)
         else:
             return Freed(model=freed.model, size=False, reason=reason, rewritten=freed.rewritten)
+    if not any(declared) and takes_any(plain, port, base):
+        return Freed(model=_at_size(plain, port, None), size=True, reason="", rewritten=())
     raise ModelError(f"the batch cannot be made free: {reason}.")
 
 
@@ -90,39 +123,8 @@ def _free(plain: onnx.ModelProto, original: onnx.ModelProto, port: Port, worlds:
     raise first
 
 
-def _read_port(model: onnx.ModelProto) -> tuple[Port, tuple[int | None, ...]]:
-    """Where images go in and out, and the declared batch, height and width (None: free)."""
-    if not model.graph.node:
-        raise ModelError("the model has no nodes: it does nothing.")
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    outputs = [
-        value for value in model.graph.output if len(value.type.tensor_type.shape.dim) in (0, 4)
-    ]
-    dims = [
-        dim.dim_value if dim.dim_value > 0 else None
-        for value in inputs[:1]
-        for dim in value.type.tensor_type.shape.dim
-    ]
-    if len(inputs) != 1 or len(dims) != 4 or not outputs:
-        names = ", ".join(value.name for value in inputs) or "none"
-        raise ModelError(
-            f"this is no image-to-image model (inputs: {names}): it needs one input and one output of "
-            "four dimensions, batch, channels, height and width."
-        )
-    first, last = dims[1], dims[3]
-    channels_last = last is not None and (first is None or last < first)
-    axes = (0, 1, 2) if channels_last else (0, 2, 3)
-    if dims[3 if channels_last else 1] is None:
-        raise ModelError(
-            "the model does not declare its channels: set that dimension of its input first."
-        )
-    port = Port(input_name=inputs[0].name, output_name=outputs[0].name, axes=axes)
-    return port, tuple(dims[axis] for axis in axes)
-
-
 def _working_size(
-    model: onnx.ModelProto, port: Port, declared: tuple[int | None, ...]
+    model: onnx.ModelProto, port: Port, declared: Sequence[int | None]
 ) -> tuple[int, int, int]:
     """Batch, height and width at which the model runs, as declared where they are fixed."""
     batch = declared[BATCH] or 1
@@ -132,7 +134,7 @@ def _working_size(
         base = (batch, declared[HEIGHT] or tried, declared[WIDTH] or tried)
         if runner is None:
             return base
-        shape = [dim or 1 for dim in runner.shape]
+        shape = [port.channels] * 4
         for axis, size in zip(port.axes, base, strict=True):
             shape[axis] = size
         if runner.try_run(np.zeros(shape, np.float32)) is not None:
@@ -143,11 +145,16 @@ def _working_size(
     )
 
 
-def _at_size(model: onnx.ModelProto, port: Port, base: tuple[int, int, int]) -> onnx.ModelProto:
-    """A copy that declares one size."""
+def _at_size(
+    model: onnx.ModelProto, port: Port, base: tuple[int, int, int] | None
+) -> onnx.ModelProto:
+    """A copy that declares its channels, and one size where it is given."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     given = next(value for value in fixed.graph.input if value.name == port.input_name)
-    for axis, size in zip(port.axes, base, strict=True):
-        given.type.tensor_type.shape.dim[axis].dim_value = size
+    dims = given.type.tensor_type.shape.dim
+    dims[port.channel_axis].dim_value = port.channels
+    if base is not None:
+        for axis, size in zip(port.axes, base, strict=True):
+            dims[axis].dim_value = size
     return fixed

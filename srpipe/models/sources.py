@@ -98,7 +98,12 @@ class OnnxSource:
 
     def tile(self) -> Tensor:
         """Noise of the size that the file declares."""
-        shape = self._runner.shape
+        given = self.model.graph.input[0].type.tensor_type.shape.dim
+        # Channels that the file leaves open are found while it is freed.
+        shape = [
+            size or dim.dim_value or None
+            for size, dim in zip(self._runner.shape, given, strict=True)
+        ]
         for multiple in (1, 2, 3, 4):
             tile = noise(shape, shape[0] or 1, multiple * _TILE_PX, self._range)
             if self._runner.try_run(tile) is not None:

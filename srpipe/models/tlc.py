@@ -14,9 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from srpipe.errors import ModelError, SettingsError
+from srpipe.models.global_nodes import (
+    attributes_of,
+    constant_of,
+    global_nodes,
+    growing_dims,
+    opset_of,
+    reduced_axes,
+)
 from srpipe.models.graph import metadata_of
 from srpipe.models.local_mean import local_mean
 from srpipe.models.trial import Trial, noise_for, only_input
@@ -32,12 +40,11 @@ _POINTWISE = {
     "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh",
 }  # fmt: skip
 _BROADCAST = {"Add", "Div", "Expand", "Max", "Min", "Mul", "Pow", "Sub"}
-# The first that the model takes is measured: multiples of 32, and of 96.
-_SIZES_PX = ((64, 96), (192, 288))
+# The first two that the model takes are measured: multiples of 32, and of 96.
+_SIZES_PX = (((64, 96), (32, 64)), ((192, 288), (96, 192)))
 _WHOLE = 1 << 20  # a window larger than any image
 _TOLERANCE = 1e-4
-_GLOBAL = {"GlobalLpPool", "GlobalMaxPool", "InstanceNormalization"}
-_MOST_NAMED = 5
+_MOST_NAMED = 3
 _NO_LONGER_TRUE = ("seam_", "receptive_radius_px")
 
 _Shapes = dict[str, tuple[int, ...]]
@@ -64,29 +71,28 @@ def localise_pooling(model: onnx.ModelProto, window_px: int = DEFAULT_WINDOW_PX)
         window_px: side of the window, input pixels.
 
     Raises:
-        ModelError: there is no global pooling, or a node after it cannot work on a map; the message
-            names it.
-        SettingsError: the window is smaller than a pixel of a pooled map.
+        ModelError: there is no global pooling, a node after it cannot work on a map, or another node
+            would still work on the whole image; the message names it.
+        SettingsError: the window is no size, or smaller than a pixel of a pooled map.
     """
-    if window_px < 1:
-        raise SettingsError(f"a window of {window_px} pixels is none: use 1 or more.")
+    if not 1 <= window_px <= _WHOLE:
+        raise SettingsError(
+            f"a window of {window_px} pixels cannot be: it must be 1 to {_WHOLE}, and the usual one "
+            f"is {DEFAULT_WINDOW_PX}."
+        )
     nodes = [node for node in model.graph.node if _is_global_pool(model, node)]
     if not nodes:
         raise ModelError(
-            "the model pools nothing over the whole image: there is nothing to make local."
+            "the model takes no mean over the whole image that stays a map of one pixel: there is "
+            "nothing to make local."
         )
-    global_ones = [node for node in model.graph.node if _stays_global(model, node)]
-    if global_ones:
-        names = ", ".join(_label(node) for node in global_ones[:_MOST_NAMED])
-        raise ModelError(
-            f"{names} would still look at the whole image: the model cannot be made local."
-        )
-    version = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    version = opset_of(model)
     if version < _LEAST_OPSET:
         raise ModelError(
             f"the model is of opset {version}: it must be {_LEAST_OPSET} or later; export it anew."
         )
-    size_px, shapes, half = _measure(model)
+    size_px, shapes, growing, half = _measure(model)
+    _check_rest(model, nodes, shapes, growing)
     pools = [_pool(node, shapes, size_px, node.output[0] in half) for node in nodes]
     for pool in pools:
         _check_followers(model, pool.node, shapes)
@@ -99,11 +105,10 @@ def localise_pooling(model: onnx.ModelProto, window_px: int = DEFAULT_WINDOW_PX)
     local = _localised(model, pools, window_px)
     facts = metadata_of(model)
     told_px = facts.get("tile_size", "0")
-    tile_px = max(2 * window_px, int(told_px) if told_px.isdigit() else 0)
-    tile_px = min(tile_px, MAX_TILE_SIZE_PX)
+    tile_px = max(2 * window_px, int(told_px) if told_px.isdecimal() else 0)
     # How far it sees and how its seams look is no longer what it was.
     kept = {key: text for key, text in facts.items() if not key.startswith(_NO_LONGER_TRUE)}
-    told = {"tlc_window_px": str(window_px), "tile_size": str(tile_px)}
+    told = {"tlc_window_px": str(window_px), "tile_size": str(min(tile_px, MAX_TILE_SIZE_PX))}
     helper.set_model_props(local, kept | told)
     return local
 
@@ -111,58 +116,73 @@ def localise_pooling(model: onnx.ModelProto, window_px: int = DEFAULT_WINDOW_PX)
 def _is_global_pool(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
     if node.op_type == "GlobalAveragePool":
         return True
-    keeps = all(a.i == 1 for a in node.attribute if a.name == "keepdims")
-    return node.op_type == "ReduceMean" and keeps and _reduced_axes(model, node) == {2, 3}
+    if node.op_type != "ReduceMean":
+        return False
+    axes = reduced_axes(model, node)
+    keeps = attributes_of(node).get("keepdims", 1) == 1
+    return axes is not None and keeps and {axis % 4 for axis in axes} == {2, 3}
 
 
-def _stays_global(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
-    """Whether a node takes something else of the whole image than a mean that can be made local."""
-    if node.op_type in _GLOBAL:
-        return True
-    reduces = node.op_type.startswith("Reduce") and {2, 3} <= _reduced_axes(model, node)
-    return reduces and not _is_global_pool(model, node)
-
-
-def _reduced_axes(model: onnx.ModelProto, node: onnx.NodeProto) -> set[int]:
-    axes = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "axes"), None)
-    if axes is None and len(node.input) > 1:
-        axes = _constant(model, node.input[1])
-    return set() if axes is None else {int(axis) % 4 for axis in axes}
-
-
-def _constant(model: onnx.ModelProto, name: str) -> np.ndarray | None:
-    for weight in model.graph.initializer:
-        if weight.name == name:
-            return numpy_helper.to_array(weight)
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.output[0] == name:
-            value = next((a.t for a in node.attribute if a.name == "value"), None)
-            return None if value is None else numpy_helper.to_array(value)
-    return None
-
-
-def _measure(model: onnx.ModelProto) -> tuple[tuple[int, int], _Shapes, set[str]]:
-    """Input size, shapes of all tensors at that size, and names of those in float16."""
+def _measure(
+    model: onnx.ModelProto,
+) -> tuple[tuple[int, int], _Shapes, dict[str, set[int]], set[str]]:
+    """Input size, shapes of all tensors then, their dimensions that grow, and names of float16 ones."""
     names = [name for node in model.graph.node for name in node.output if name]
     trial = Trial(model, names)
     reason = ""
-    for height, width in _SIZES_PX:
-        image = noise_for(model, height, width)
+    for sizes in _SIZES_PX:
+        images = [noise_for(model, *size) for size in sizes]
         try:
-            tensors = dict(zip(names, trial.run(image), strict=True))
+            shapes, half = _shapes(model, trial, names, images[0])
+            others, _ = _shapes(model, trial, names, images[1])
         except ModelError as error:
             reason = str(error)
             continue
-        tensors[only_input(model).name] = image
-        shapes = {name: tuple(np.shape(tensor)) for name, tensor in tensors.items()}
-        half = {name for name, tensor in tensors.items() if np.asarray(tensor).dtype == np.float16}
-        return (image.shape[2], image.shape[3]), shapes, half
+        size_px = images[0].shape[2:]
+        if images[1].shape[2:] != size_px:
+            growing = growing_dims(shapes, others)
+        else:  # only one size can be had: what looks like a map is one
+            growing = {
+                name: {i for i in (2, 3) if shape[i] > 1} if _is_map(shape, size_px) else set()
+                for name, shape in shapes.items()
+            }
+        return (size_px[0], size_px[1]), shapes, growing, half
     raise ModelError(f"the model cannot be measured: {reason}")
+
+
+def _shapes(
+    model: onnx.ModelProto, trial: Trial, names: Sequence[str], image: np.ndarray
+) -> tuple[_Shapes, set[str]]:
+    tensors = dict(zip(names, trial.run(image), strict=True))
+    tensors[only_input(model).name] = image
+    shapes = {name: tuple(np.shape(tensor)) for name, tensor in tensors.items()}
+    return shapes, {n for n, tensor in tensors.items() if np.asarray(tensor).dtype == np.float16}
+
+
+def _is_map(shape: tuple[int, ...], size_px: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and shape[2] * size_px[1] == shape[3] * size_px[0]
+
+
+def _check_rest(
+    model: onnx.ModelProto,
+    pools: Sequence[onnx.NodeProto],
+    shapes: _Shapes,
+    growing: dict[str, set[int]],
+) -> None:
+    """A model that takes anything else from the whole image would not be local."""
+    local = {node.output[0] for node in pools}
+    rest = [node for node in global_nodes(model, shapes, growing) if node.output[0] not in local]
+    if rest:
+        more = f" and {len(rest) - _MOST_NAMED} more" if len(rest) > _MOST_NAMED else ""
+        raise ModelError(
+            f"{', '.join(map(_label, rest[:_MOST_NAMED]))}{more} would still work on the whole image: "
+            "only means over height and width that keep both dimensions can be made local."
+        )
 
 
 def _pool(node: onnx.NodeProto, shapes: _Shapes, size_px: tuple[int, int], half: bool) -> _Pool:
     shape = shapes[node.input[0]]
-    if len(shape) != 4 or shape[2] * size_px[1] != shape[3] * size_px[0]:
+    if not _is_map(shape, size_px):
         raise ModelError(
             f"{_label(node)} pools a tensor of {shape} at an image of {size_px[1]}x{size_px[0]}: that "
             "is no map of the image, and cannot be made local."
@@ -196,13 +216,13 @@ def _check_followers(model: onnx.ModelProto, pool: onnx.NodeProto, shapes: _Shap
 def _works_on_maps(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
     if node.op_type in _POINTWISE | _BROADCAST - {"Expand"}:
         return True
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    attributes = attributes_of(node)
     if node.op_type == "Concat":
         return attributes["axis"] in (1, -3)
     if node.op_type == "Conv":
         plain = attributes.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
         pads, strides = attributes.get("pads", [0]), attributes.get("strides", [1])
-        weight = _constant(model, node.input[1])
+        weight = constant_of(model, node.input[1])
         pixel = weight is not None and weight.shape[2:] == (1, 1)
         return plain and pixel and not any(pads) and set(strides) == {1}
     return False

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -73,6 +74,7 @@ def test_requests_that_make_no_sense(
         (["lite-x2", "--seams", "--write"], "would change the bundled model lite-x2"),
         ([x2_model, "--write"], "go with --seams"),
         ([x2_model, "--overlap", "0"], "go with --seams"),
+        ([x2_model, "-t", "0"], "go with --seams"),
         ([PHOTOGRAPH, "--seams"], "no .onnx file"),
         ([x2_model, "--seams", tmp_path / "gone.tif"], "gone.tif does not exist"),
         ([x2_model, "--seams", "-t", "16", "--overlap", "8"], "half of the tile size"),
@@ -81,6 +83,39 @@ def test_requests_that_make_no_sense(
         said = capsys.readouterr()
         assert said.out == ""
         assert re.fullmatch(f"srpipe: .*{message}.*\n", said.err), said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-t", "-5"], "tile_size is -5"),
+        (["-t", "0"], "tile_size is 0"),
+        (["-t", "9000"], "tile_size is 9000"),
+        (["--overlap", "-1"], "overlap is -1"),
+        (["--write"], "m.onnx is write-protected"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    """Before the model is so much as read, which here is none."""
+    path = tmp_path / "m.onnx"
+    path.write_text("no model")
+    path.chmod(0o444)
+    assert main(["inspect", str(path), "--seams", *arguments]) == 2
+    assert re.fullmatch(f"srpipe: .*{message}.*\n", capsys.readouterr().err)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "locked" / "m.onnx"
+    path.parent.mkdir()
+    path.write_text("no model")
+    path.parent.chmod(0o555)
+    assert main(["inspect", str(path), "--seams", "--write"]) == 2
+    assert "m.onnx cannot be written (Permission denied)" in capsys.readouterr().err
 
 
 def test_the_box_shows_seam_classes(

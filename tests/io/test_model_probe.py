@@ -113,6 +113,17 @@ def test_any_few_channels(tmp_path: Path, layout: str, channels: int) -> None:
     assert (info.height_px, info.width_px, info.bgr) == (40, 48, False)
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize(("channels", "side"), [(48, 32), (24, 32)])
+def test_more_channels_than_pixels(tmp_path: Path, layout: str, channels: int, side: int) -> None:
+    """At scale 1 both readings run: the square image is the likelier."""
+    model = conv_model(
+        tmp_path / "m.onnx", channels=channels, layout=layout, height=side, width=side, scale=1
+    )
+    info = probe_model(model)
+    assert (info.layout, info.channels, info.scale) == (layout, channels, 1)
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("scale", [1, 2])
 def test_free_sizes_before_the_channels(tmp_path: Path, channels: int, scale: int) -> None:

@@ -34,6 +34,16 @@ def test_fixed_model_becomes_free(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fixed.onnx", "free.onnx"]
 
 
+def test_model_that_declares_nothing(tmp_path: Path) -> None:
+    path = conv_model(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    for number, dim in enumerate(model.graph.input[0].type.tensor_type.shape.dim):
+        dim.dim_param = f"d{number}"
+    onnx.save(model, path)
+    conversion = convert_model(path, tmp_path / "out.onnx")
+    assert (conversion.info.channels, conversion.difference) == (3, 0)
+
+
 @pytest.mark.parametrize(
     ("package", "name", "scale"),
     [

@@ -110,32 +110,6 @@ def test_what_was_measured_before_is_forgotten() -> None:
     assert facts == {"name": "n", "tlc_window_px": "32", "tile_size": "64"}
 
 
-@pytest.mark.parametrize(
-    "stays", ["GlobalMaxPool", "ReduceMax", "InstanceNormalization", "flat mean"]
-)
-def test_what_would_stay_global_is_named(stays: str) -> None:
-    net = Net()
-    x = net.add("Mul", "input", net.add("GlobalAveragePool", "input"))
-    if stays == "InstanceNormalization":
-        end = net.add(stays, x, net.weight(np.ones(3)), net.weight(np.zeros(3)))
-    elif stays == "flat mean":
-        flat = net.add("ReduceMean", x, axes=[2, 3], keepdims=0)
-        end = net.add("Mul", x, net.add("Unsqueeze", flat, axes=[2, 3]))
-    else:
-        end = net.add(
-            "Mul", x, net.add(stays, x, **({"axes": [2, 3]} if "Reduce" in stays else {}))
-        )
-    with pytest.raises(ModelError, match="would still look at the whole image"):
-        localise_pooling(net.model(end), 32)
-
-
-def test_windows_are_judged_first_and_tiles_stay_within_bounds() -> None:
-    with pytest.raises(SettingsError, match="a window of 0 pixels"):
-        localise_pooling(Net().model("input"), 0)
-    facts = metadata_of(localise_pooling(Net().nafnet(), 100_000))
-    assert facts["tile_size"] == "8192"
-
-
 def test_half_before_or_after() -> None:
     model = Net().nafnet()
     image = photograph(96, 128)
@@ -170,5 +144,72 @@ def test_what_cannot_be_made_local_is_named() -> None:
     mean_only = net.model(net.add("GlobalAveragePool", "input"))
     with pytest.raises(ModelError, match="must stay global"):
         localise_pooling(mean_only)
-    with pytest.raises(SettingsError, match="a window of 0 pixels is none"):
-        localise_pooling(pooling_model("GlobalAveragePool", 17), 0)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("ReduceMean", {"axes": [2, 3], "keepdims": 0}),
+        ("ReduceL2", {"axes": [-1]}),
+        ("ReduceMax", {"axes": [2, 3]}),
+        ("ReduceSum", {}),
+        ("GlobalMaxPool", {}),
+        ("InstanceNormalization", {}),
+        ("Softmax", {"axis": 2}),
+        ("MatMul", {}),
+    ],
+)
+@pytest.mark.parametrize("size", [("height", "width"), (64, 96)])
+def test_what_would_stay_global_is_named(
+    op: str, attributes: dict[str, object], size: tuple[int | str, int | str]
+) -> None:
+    net = Net()
+    local = net.add("Mul", "input", net.add("GlobalAveragePool", "input"))
+    more = [net.weight(np.ones(3))] * 2 if op == "InstanceNormalization" else []
+    if op == "MatMul":
+        more = [net.add("Transpose", "input", perm=[0, 1, 3, 2])]
+    rest = net.add(op, "input", *more, **attributes)
+    if op == "ReduceMean":
+        rest = net.add("Unsqueeze", rest, net.weight([2, 3]))
+    if op == "MatMul":
+        rest = net.add("Slice", rest, net.weight([0]), net.weight([1]), net.weight([3]))
+    model = net.model(net.add("Add", local, rest))
+    for axis, dim in enumerate(size):
+        if isinstance(dim, int):
+            model.graph.input[0].type.tensor_type.shape.dim[2 + axis].dim_value = dim
+    with pytest.raises(ModelError, match=rf"^{op} {op}\d would still work on the whole image"):
+        localise_pooling(model, 16)
+
+
+def test_windows_and_channels_are_no_whole_image() -> None:
+    """Sums over channels, and attention within blocks, are local however large the image is."""
+    net = Net()
+    folded = net.add("SpaceToDepth", "input", blocksize=4)
+    last = net.add("Transpose", folded, perm=[0, 2, 3, 1])
+    mixed = net.add("MatMul", net.add("Softmax", last, axis=-1), net.weight(np.eye(48)))
+    back = net.add("DepthToSpace", net.add("Transpose", mixed, perm=[0, 3, 1, 2]), blocksize=4)
+    norm = net.add("ReduceL2", back, axes=[1])
+    pooled = net.add("GlobalAveragePool", "input")
+    model = net.model(net.add("Mul", net.add("Mul", back, norm), pooled))
+    assert metadata_of(localise_pooling(model, 16))["tlc_window_px"] == "16"
+
+
+@pytest.mark.parametrize("window", [0, -5, 10**20])
+def test_no_window_at_all(window: int) -> None:
+    with pytest.raises(SettingsError, match=f"a window of {window} pixels cannot be"):
+        localise_pooling(Net().model("input"), window)
+
+
+def test_a_window_below_a_pixel_of_the_map() -> None:
+    net = Net()
+    folded = net.add("SpaceToDepth", "input", blocksize=4)
+    pooled = net.add("Sub", folded, net.add("GlobalAveragePool", folded))
+    with pytest.raises(SettingsError, match="a window of 1 pixels is too small"):
+        localise_pooling(net.model(net.add("DepthToSpace", pooled, blocksize=4)), 1)
+
+
+@pytest.mark.parametrize("told", [{}, {"tile_size": "70000"}, {"tile_size": "²"}])
+def test_the_tile_is_one_that_srpipe_takes(told: dict[str, str]) -> None:
+    model = pooling_model("GlobalAveragePool", 17)
+    onnx.helper.set_model_props(model, told)
+    assert metadata_of(localise_pooling(model, 100_000))["tile_size"] == "8192"

@@ -12,6 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from srpipe.errors import ModelError
 from srpipe.models.freeing.regroup import regroup_exactly
 from srpipe.models.freeing.worlds import AXES, BATCH, Dim, Vector, Worlds, moves
 
@@ -67,9 +68,19 @@ class Rules:
     """Dimensions of several factors met so far, to know them again after a detour."""
 
     def tensor(self, tensor: onnx.TensorProto) -> Value:
-        """A constant."""
+        """A constant.
+
+        Raises:
+            ModelError: it is damaged.
+        """
         known = int(np.prod(tensor.dims, dtype=np.int64)) <= _MOST_KNOWN
-        array = numpy_helper.to_array(tensor) if known else None
+        try:
+            array = numpy_helper.to_array(tensor) if known else None
+        except (ValueError, TypeError) as error:
+            raise ModelError(
+                f"the constant {tensor.name!r} of {list(tensor.dims)} is damaged ({error}): export "
+                "the model anew."
+            ) from None
         return self._value(tensor.data_type, list(tensor.dims), array)
 
     def array(self, array: Array) -> Value:
@@ -108,6 +119,8 @@ class Rules:
         """
         if node.op_type in _CHANNELS_FIXED and inputs[0] and inputs[0].dims[1].moves:
             raise StuckError("its weights are for another number of channels")
+        if node.op_type == "Squeeze":
+            self._check_squeeze(node, inputs)
         shapes = self._all_shapes(node, inputs)
         ranks = {tuple(len(shape) for _, shape in results) for results in shapes}
         if len(ranks) != 1:
@@ -187,12 +200,10 @@ class Rules:
             raise StuckError(
                 "it is no operator of ONNX, so its shapes cannot be followed"
             ) from None
-        except (
-            onnx.shape_inference.InferenceError,
-            onnx.checker.ValidationError,
-            RuntimeError,
-            ValueError,
-        ) as error:
+        except onnx.checker.ValidationError as error:
+            said = str(error).strip().splitlines()[0]
+            raise StuckError(f"it is not as ONNX defines it ({said})") from None
+        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
             raise StuckError(self._contradiction(world, error)) from None
         return [self._shape(results.get(name)) for name in node.output if name]
 
@@ -203,6 +214,22 @@ class Rules:
             return f"what it reads does not fit together at another {moved}"
         said = " ".join(str(error).split()).removeprefix("[ShapeInferenceError] ")
         return f"ONNX's rule for it fails ({said})"
+
+    def _check_squeeze(self, node: onnx.NodeProto, inputs: Sequence[Value | None]) -> None:
+        """A dimension that was 1 when the model was exported is taken away, and will not be 1."""
+        data = inputs[0]
+        told = [list(a.ints) for a in node.attribute if a.name == "axes"]
+        if len(inputs) > 1 and inputs[1] is not None and inputs[1].constant is not None:
+            told.append(inputs[1].constant.reshape(-1).tolist())
+        if data is None:
+            return
+        ones = [i for i, dim in enumerate(data.dims) if dim.vector[0] == 1]
+        for axis in told[0] if told else ones:
+            for i, name in enumerate(AXES):
+                if self.worlds.depends(data.dims[axis].vector, i):
+                    raise StuckError(
+                        f"it removes the {name}, which then can only be 1: export the model without it"
+                    )
 
     def _check_reshape(
         self, node: onnx.NodeProto, inputs: Sequence[Value | None], world: int

@@ -17,17 +17,19 @@ from onnx import TensorProto, helper
 from srpipe.errors import ModelError
 from srpipe.io.binding import Tensor
 from srpipe.models.freeing.inference import Value
-from srpipe.models.freeing.search import NodeError, Port, Reading, describe, global_results
+from srpipe.models.freeing.ports import Port
+from srpipe.models.freeing.search import NodeError, Reading, describe, global_results
 from srpipe.models.freeing.worlds import BATCH, HEIGHT, WIDTH, Dim, Vector, Worlds
 from srpipe.models.verify import Runner, largest_difference, noise_between
 from srpipe.plan.geometry import round_up
 
 _TILES = 3
 _MOST_NAMED = 3
-# Shares of the result's range: what another order of sums may change, and what a far border may.
-_SAME: dict[int, float] = {TensorProto.FLOAT: 1e-4, TensorProto.FLOAT16: 2e-2}
+SAME_SHARES: dict[int, float] = {TensorProto.FLOAT: 1e-4, TensorProto.FLOAT16: 2e-2}
+"""By ONNX's number of a type: what another order of sums may change, as a share of the range."""
+# What a far border may change, likewise.
 _NEAR: dict[int, float] = {TensorProto.FLOAT: 1e-3, TensorProto.FLOAT16: 3e-2}
-_FLOATS = tuple(_SAME)
+_FLOATS = tuple(SAME_SHARES)
 
 
 class Proof:
@@ -70,7 +72,7 @@ class Proof:
                 f"the model fails on an input of {self._shape}, which it declares itself: there is "
                 "nothing to compare with."
             )
-        if result is None or not self._near(result, expected, _SAME):
+        if result is None or not self._near(result, expected, SAME_SHARES):
             raise NodeError(
                 "the rewritten graph gives another result than the model"
                 f" ({self._suspects() or 'no node was rewritten'})"
@@ -87,7 +89,7 @@ class Proof:
         singles = [tiles.take([i], axis) for i in range(_TILES)]
         apart = [self._runner.try_run(single) for single in singles]
         joined = [single for single in apart if single is not None]
-        if len(joined) == _TILES and self._near(together, np.concatenate(joined), _SAME):
+        if len(joined) == _TILES and self._near(together, np.concatenate(joined), SAME_SHARES):
             return
         raise NodeError(f"{self._mixing_node(tiles)}: it mixes the images of a batch")
 
@@ -255,7 +257,7 @@ class Proof:
             part = apart.take([i], position + at)
             if single is None or part.size != single.size:
                 return True
-            if not self._near(part.reshape(single.shape), single, _SAME):
+            if not self._near(part.reshape(single.shape), single, SAME_SHARES):
                 return True
         return False
 

@@ -14,6 +14,7 @@ import onnx
 from srpipe.models.freeing.edits import AS_IT_IS, Edit, operand_value
 from srpipe.models.freeing.inference import Rules, StuckError, Value, depends_on
 from srpipe.models.freeing.node import Node
+from srpipe.models.freeing.ports import Port
 from srpipe.models.freeing.readings import readings
 from srpipe.models.freeing.worlds import AXES, BATCH, HEIGHT, WIDTH, Dim, Vector, Worlds
 
@@ -33,16 +34,6 @@ class Reading:
     """By the node's position; nodes that stay as they are may be missing."""
     values: Mapping[str, Value]
     """What is known of every tensor."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Port:
-    """Where images go in and come out."""
-
-    input_name: str
-    output_name: str
-    axes: tuple[int, int, int]
-    """Positions of batch, height and width."""
 
 
 @dataclass(slots=True)
@@ -224,7 +215,9 @@ class _Search:
 
     def _wrong_result(self) -> NodeError | None:
         """Why the output is no batch of images of the input's size, or None."""
-        value = self._values[self._port.output_name]
+        value = self._values.get(self._port.output_name)
+        if value is None:
+            return NodeError(f"output {self._port.output_name!r} is computed by no node")
         vectors = value.vectors
         if len(vectors) != 4:
             return NodeError(

@@ -11,7 +11,8 @@ from onnx import helper, numpy_helper
 
 from srpipe.models.freeing.edits import Edit, Numbers, Spread
 from srpipe.models.freeing.inference import Array, Value, allows_zero
-from srpipe.models.freeing.search import NodeError, Port, Reading, describe, edited
+from srpipe.models.freeing.ports import Port
+from srpipe.models.freeing.search import NodeError, Reading, describe, edited
 from srpipe.models.freeing.worlds import AXES, Dim, Vector, Worlds, moves
 
 # From this version of the format on, constants need not be inputs too.
