@@ -38,13 +38,7 @@ class Recipe:
 
 RECIPES = {
     # Noise below five levels is left alone: it cannot be told from the grain of clean pictures.
-    "noise": Recipe(
-        clean_share=0.3,
-        noise_share=0.6,
-        noise_levels=(5.0, 52.0),
-        jpeg_share=0.6,
-        jpeg_quality=(25, 95),
-    ),
+    "noise": Recipe(clean_share=0.3, noise_share=0.85, noise_levels=(5.0, 52.0), jpeg_share=0.35),
     "photo": Recipe(
         clean_share=0.05,
         blur_px=(0.3, 2.6),
