@@ -19,7 +19,7 @@ import onnx
 from srpipe.errors import ModelError, OutputError
 from srpipe.io.binding import Tensor
 from srpipe.io.model_probe import probe_model
-from srpipe.models.graph import save_graph
+from srpipe.models.graph import check_target, save_graph
 from srpipe.models.half import check_half_range, to_half
 from srpipe.models.sources import open_source
 from srpipe.models.tlc import localise_pooling
@@ -118,24 +118,6 @@ def convert_model(
         info=info,
         file_bytes=path.stat().st_size,
     )
-
-
-def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    """The path of a model to write.
-
-    Raises:
-        OutputError: no .onnx name, no folder, or it exists and ``overwrite`` is not given.
-    """
-    path = Path(os.path.realpath(target))  # through a link, which stays
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: name the .onnx file to write.")
-    if path.suffix.lower() != ".onnx":
-        raise OutputError(f"{path} must end in .onnx: that is what is written.")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist: make it first.")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists: name another file, or replace it with --overwrite.")
-    return path
 
 
 class _Check:

@@ -36,6 +36,24 @@ def load_graph(path: str | os.PathLike[str], *, external: bool = True) -> onnx.M
         raise ModelError(f"{name} cannot be loaded as an ONNX model: {error}") from None
 
 
+def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """The path of a model to write.
+
+    Raises:
+        OutputError: no .onnx name, no folder, or it exists and ``overwrite`` is not given.
+    """
+    path = Path(os.path.realpath(target))  # through a link, which stays
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: name the .onnx file to write.")
+    if path.suffix.lower() != ".onnx":
+        raise OutputError(f"{path} does not end in .onnx: the name of a model must end in .onnx.")
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} does not exist: make it first.")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists: name another file, or replace it with --overwrite.")
+    return path
+
+
 def save_graph(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
     """Write a model under a temporary name and rename it: a reader never finds a part of it.
 

@@ -19,7 +19,7 @@ from srpipe.errors import ModelError, OutputError, SettingsError
 from srpipe.io.model_probe import probe_model
 from srpipe.io.processor import available_cores
 from srpipe.models.calibration import choose_tiles, share_out
-from srpipe.models.graph import add_metadata, load_graph, metadata_of, save_graph
+from srpipe.models.graph import add_metadata, check_target, load_graph, metadata_of, save_graph
 from srpipe.models.int8_search import LEAST_PSNR_DB, Workbench
 from srpipe.models.qdq import Recipe
 from srpipe.models.speed import compare_speeds
@@ -109,7 +109,9 @@ def quantize_model(
     """
     _check_arguments(n_tiles, tile_size)
     path, goal = find_model(source), Path(target)
-    _check_target(path, goal, overwrite)
+    if goal.exists() and goal.samefile(path):
+        raise OutputError(f"{goal} is the model itself: name another file.")
+    check_target(goal, overwrite=overwrite)
     model = prepare_graph(str(path))
     info = probe_model(path)
     tiles = choose_tiles(images, info, n_tiles + n_tiles // 2, tile_size)
@@ -207,19 +209,3 @@ def _check_arguments(n_tiles: int, tile_size: int) -> None:
         raise SettingsError(f"tiles is {n_tiles}: it must be 2 to {_MAX_TILES}.")
     if not 16 <= tile_size <= 1024:
         raise SettingsError(f"tile size is {tile_size}: it must be 16 to 1024 input pixels.")
-
-
-def _check_target(source: Path, target: Path, overwrite: bool) -> None:
-    if target.suffix.lower() != ".onnx":
-        raise OutputError(f"{target} does not end in .onnx: name the model to write so.")
-    if not target.parent.is_dir():
-        raise OutputError(f"folder {target.parent} does not exist: make it first.")
-    if target.is_dir():
-        raise OutputError(f"{target} is a folder: name a file.")
-    if target.exists():
-        if target.samefile(source):
-            raise OutputError(f"{target} is the model itself: name another file.")
-        if not overwrite:
-            raise OutputError(
-                f"{target} exists: name another file, or replace it with --overwrite."
-            )

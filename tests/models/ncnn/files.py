@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from srpipe.models.ncnn import engine
 from srpipe.models.ncnn.convert import plain_graph
 from srpipe.models.ncnn.format import Weights, read_param
 
@@ -52,20 +53,8 @@ def packaged_model(package: str, name: str) -> Path:
 
 def run_ncnn(param: Path, image: Array) -> Array:
     """What ncnn itself makes of a (C, H, W) image, in float32 on the CPU."""
-    ncnn = pytest.importorskip("ncnn")
-    net = ncnn.Net()
-    options = net.opt
-    options.use_vulkan_compute = False
-    options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
-    options.use_bf16_storage = False
-    options.num_threads = 1
-    assert net.load_param(str(param)) == 0
-    assert net.load_model(str(param.with_suffix(".bin"))) == 0
-    extractor = net.create_extractor()
-    extractor.input(net.input_names()[0], ncnn.Mat(np.ascontiguousarray(image)).clone())
-    code, result = extractor.extract(net.output_names()[-1])
-    assert code == 0
-    return np.array(result)
+    pytest.importorskip("ncnn")
+    return engine.run_ncnn(param, param.with_suffix(".bin"), image)
 
 
 def run_onnx(model: bytes, batch: Array) -> Array:
