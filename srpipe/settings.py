@@ -20,6 +20,8 @@ ValueRange = tuple[float, float]
 
 DEFAULT_MODEL = "lite-x2"
 MAX_TILE_SIZE_PX = 8192
+DEFAULT_TLC_WINDOW_PX = 384
+"""One and a half times the usual training crop of 256, as Chu et al. have it."""
 _LEAST_RANGE = 1e-3
 MAX_BATCH_SIZE = 256
 MAX_WORKERS = 256

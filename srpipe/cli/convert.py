@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from srpipe.cli.types import NEEDS_OVERWRITE
 from srpipe.errors import SettingsError
+from srpipe.settings import DEFAULT_TLC_WINDOW_PX
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
     from srpipe.models.convert import Conversion
-
-DEFAULT_WINDOW_PX = 384
 
 
 def add_parser(commands: Commands) -> None:
@@ -37,7 +36,7 @@ def add_parser(commands: Commands) -> None:
         "--tlc-window",
         type=int,
         metavar="PX",
-        help=f"over so many input pixels; default {DEFAULT_WINDOW_PX}",
+        help=f"over so many input pixels; default {DEFAULT_TLC_WINDOW_PX}",
     )
     add("--overwrite", action="store_true", help=NEEDS_OVERWRITE)
     add("--json", action="store_true", help="one JSON object on stdout")
@@ -50,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.tlc_window is not None and not options.tlc:
         raise SettingsError("--tlc-window goes with --tlc: add it.")
-    window_px = DEFAULT_WINDOW_PX if options.tlc_window is None else options.tlc_window
+    window_px = DEFAULT_TLC_WINDOW_PX if options.tlc_window is None else options.tlc_window
     conversion = convert_model(
         options.source,
         options.target,

@@ -14,7 +14,10 @@ if not hasattr(ort, "InferenceSession"):
         "onnxruntime onnxruntime-gpu, then pip install the one you want."
     )
 
-__all__ = ["is_out_of_memory", "one_line", "onnx_runtime_version", "ort"]
+__all__ = ["QUIET", "is_out_of_memory", "one_line", "onnx_runtime_version", "ort"]
+
+QUIET = 4
+"""Its log level "fatal only": every error also comes as an exception."""
 
 # How ONNX Runtime and its providers say that an allocation failed, in small letters. Words that are
 # said of other failures too (CUDNN_STATUS_INTERNAL_ERROR, "failed to create engine") are left out.

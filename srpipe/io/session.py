@@ -10,9 +10,7 @@ from srpipe.errors import DeviceError, InferenceError, ModelError, OutOfMemoryEr
 from srpipe.io.binding import Batch, Binding, DeviceBinding, HostBinding, Tensor
 from srpipe.io.devices import Device, Provider
 from srpipe.io.external_data import external_files
-from srpipe.io.onnx_runtime import is_out_of_memory, one_line, ort
-
-_QUIET = 4  # ONNX Runtime's "fatal only": every error also comes as an exception
+from srpipe.io.onnx_runtime import QUIET, is_out_of_memory, one_line, ort
 
 
 class Session:
@@ -85,7 +83,7 @@ class Session:
 
     def _start(self, providers: list[Provider]) -> ort.InferenceSession:
         options = ort.SessionOptions()
-        options.log_severity_level = _QUIET
+        options.log_severity_level = QUIET
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         # Costs 38–47 % more memory at batch 4 and gains nothing (DESIGN.md).

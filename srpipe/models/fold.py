@@ -8,9 +8,8 @@ from pathlib import Path
 import onnx
 
 from srpipe.errors import ModelError
-from srpipe.io.onnx_runtime import one_line, ort
+from srpipe.io.onnx_runtime import QUIET, one_line, ort
 
-_QUIET = 4
 _STANDARD = {"", "ai.onnx"}
 
 
@@ -24,7 +23,7 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
         ModelError: ONNX Runtime does not take the graph.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = _QUIET
+    options.log_severity_level = QUIET
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "folded.onnx"

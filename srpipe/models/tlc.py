@@ -28,10 +28,7 @@ from srpipe.models.global_nodes import (
 from srpipe.models.graph import metadata_of
 from srpipe.models.local_mean import local_mean
 from srpipe.models.trial import Trial, noise_for, only_input
-from srpipe.settings import MAX_TILE_SIZE_PX
-
-DEFAULT_WINDOW_PX = 384
-"""One and a half times the usual training crop of 256, as in the paper."""
+from srpipe.settings import DEFAULT_TLC_WINDOW_PX, MAX_TILE_SIZE_PX
 
 _LEAST_OPSET = 11  # CumSum, and Pad with amounts computed in the graph
 _POINTWISE = {
@@ -61,7 +58,9 @@ class _Pool:
     """It works in float16."""
 
 
-def localise_pooling(model: onnx.ModelProto, window_px: int = DEFAULT_WINDOW_PX) -> onnx.ModelProto:
+def localise_pooling(
+    model: onnx.ModelProto, window_px: int = DEFAULT_TLC_WINDOW_PX
+) -> onnx.ModelProto:
     """Replace global pooling by the mean over a window around each position.
 
     What is not larger than the window is pooled as before.
@@ -78,7 +77,7 @@ def localise_pooling(model: onnx.ModelProto, window_px: int = DEFAULT_WINDOW_PX)
     if not 1 <= window_px <= _WHOLE:
         raise SettingsError(
             f"a window of {window_px} pixels cannot be: it must be 1 to {_WHOLE}, and the usual one "
-            f"is {DEFAULT_WINDOW_PX}."
+            f"is {DEFAULT_TLC_WINDOW_PX}."
         )
     nodes = [node for node in model.graph.node if _is_global_pool(model, node)]
     if not nodes:
@@ -99,7 +98,7 @@ def localise_pooling(model: onnx.ModelProto, window_px: int = DEFAULT_WINDOW_PX)
         if round(window_px * pool.pixels_per_px) < 1:
             raise SettingsError(
                 f"a window of {window_px} pixels is too small for {_label(pool.node)}, where a pixel "
-                f"stands for {1 / pool.pixels_per_px:g}: the usual window is {DEFAULT_WINDOW_PX}."
+                f"stands for {1 / pool.pixels_per_px:g}: the usual window is {DEFAULT_TLC_WINDOW_PX}."
             )
     _check_result(model, pools, size_px)
     local = _localised(model, pools, window_px)

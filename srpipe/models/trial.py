@@ -11,9 +11,7 @@ import onnx
 
 from srpipe.errors import ModelError
 from srpipe.io.external_data import external_files
-from srpipe.io.onnx_runtime import one_line, ort
-
-_QUIET = 4  # errors come as exceptions
+from srpipe.io.onnx_runtime import QUIET, one_line, ort
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +25,7 @@ def open_on_cpu(model: bytes | str) -> ort.InferenceSession:
     if isinstance(model, str):
         external_files(model)
     options = ort.SessionOptions()
-    options.log_severity_level = _QUIET
+    options.log_severity_level = QUIET
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
