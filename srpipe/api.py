@@ -78,6 +78,10 @@ def enhance(
     batch_size: int | None = None,
     workers: int | None = None,
     threads: int | None = None,
+    runners: int | None = None,
+    memory_bytes: int | None = None,
+    rewrite: bool = True,
+    reuse: bool = True,
     device: str = "auto",
     transfer: Transfer = "auto",
     job_dir: PathLike | None = None,
@@ -113,6 +117,10 @@ def enhance(
         batch_size: tiles that go through the model together.
         workers: ONNX Runtime sessions, each a process of its own.
         threads: cores one session may use. None: all, shared among the workers.
+        runners: runs of one session under way at once, on equal shares of its threads.
+        memory_bytes: what the job may take in all. None: a share of what is free.
+        rewrite: run a form of the model's graph that computes the same and is faster, if there is one.
+        reuse: compute tiles of the same pixels once.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …; ``cuda:0,cuda:1`` gives each a worker.
         transfer: ``float`` converts batches before they go to the model, ``integer`` in its session,
             with the same result; ``auto`` is ``integer`` for 8 bits on CUDA devices.
@@ -151,6 +159,10 @@ def enhance(
         batch_size=batch_size,
         workers=workers,
         threads=threads,
+        runners=runners,
+        memory_bytes=memory_bytes,
+        rewrite=rewrite,
+        reuse=reuse,
         device=device,
         transfer=transfer,
         job_dir=None if job_dir is None else os.fspath(job_dir),

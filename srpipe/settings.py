@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -51,6 +52,14 @@ class Settings:
     """ONNX sessions, each a process of its own."""
     threads: int | None = None
     """Cores one session may use."""
+    runners: int | None = None
+    """Runs of one session under way at once, which share its cores."""
+    memory_bytes: int | None = None
+    """What the job may take in all; tiles, batches and workers are chosen within it."""
+    rewrite: bool = True
+    """Run a form of the model's graph that computes the same and is faster, where there is one."""
+    reuse: bool = True
+    """Compute tiles of the same pixels once."""
     device: str = "auto"
     """ONNX Runtime device: auto, cpu, cuda, cuda:1, …; several between commas get a session each."""
     transfer: Transfer = "auto"
@@ -84,6 +93,8 @@ class Settings:
         _check_range("workers", self.workers, 1, MAX_WORKERS, "processes")
         _check_range("white", self.white, 1, 65535, "pixel values")
         _check_range("threads", self.threads, 1, 4 * max(os.cpu_count() or 1, 64), "cores")
+        _check_range("runners", self.runners, 1, MAX_WORKERS, "runs")
+        _check_range("memory_bytes", self.memory_bytes, 1, 2**62, "bytes")
         _check_choice("blend", self.blend, get_args(Blend))
         _check_choice("engine", self.engine, get_args(Engine))
         _check_choice("on_error", self.on_error, get_args(OnError))
@@ -110,6 +121,24 @@ def check_overlap(tile_size_px: int, overlap_px: int) -> None:
             f"overlap {overlap_px} is half of the tile size {tile_size_px} or more: "
             f"use an overlap below {(tile_size_px + 1) // 2}, or larger tiles."
         )
+
+
+def parse_bytes(text: str) -> int:
+    """Read ``4G``, ``500M``, ``1.5GiB`` or a number of bytes; K, M and G are powers of 1000, with an
+    ``i`` of 1024.
+
+    Raises:
+        SettingsError: it is none of these.
+    """
+    match = re.fullmatch(r"([\d.]+)\s*(?:([KMGT])(i?))?B?", text.strip(), re.IGNORECASE)
+    try:
+        number = float(match[1]) if match else math.nan
+    except ValueError:
+        number = math.nan
+    if match is None or not number > 0:
+        raise SettingsError(f"memory {text!r} must be a size such as 4G, 500M or 1.5GiB.")
+    power = " KMGT".index((match[2] or " ").upper())
+    return int(number * (1024 if match[3] else 1000) ** power)
 
 
 def parse_value_range(text: str) -> ValueRange:

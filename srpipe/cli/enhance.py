@@ -17,6 +17,7 @@ from srpipe.settings import (
     ChannelOrder,
     OnError,
     Transfer,
+    parse_bytes,
     parse_value_range,
 )
 
@@ -44,12 +45,39 @@ def add_parser(commands: Commands) -> None:
         metavar="NAME|FILE.onnx",
         help="a bundled model (see 'srpipe models') or a file; default %(default)s",
     )
-    add("-t", "--tile-size", type=int, metavar="N", help="side of a tile, input pixels")
+    add(
+        "-t", "--tile-size", type=auto_or_int, metavar="N|auto", help="side of a tile, input pixels"
+    )
     add("--overlap", type=int, metavar="N", help="input pixels two neighbouring tiles share")
     add("--blend", choices=get_args(Blend), default="feather", help="default %(default)s")
-    add("-b", "--batch-size", type=int, metavar="N", help="tiles through the model together")
-    add("-w", "--workers", type=int, metavar="N", help="ONNX sessions, each its own process")
-    add("--threads", type=int, metavar="N", help="cores a session may use")
+    add(
+        "-b",
+        "--batch-size",
+        type=auto_or_int,
+        metavar="N|auto",
+        help="tiles through the model together",
+    )
+    add(
+        "-w",
+        "--workers",
+        type=auto_or_int,
+        metavar="N|auto",
+        help="ONNX sessions, each its own process",
+    )
+    add("--threads", type=auto_or_int, metavar="N|auto", help="cores a session may use")
+    add(
+        "--runners",
+        type=auto_or_int,
+        metavar="N|auto",
+        help="runs of a session at once, sharing its threads",
+    )
+    add(
+        "--memory",
+        metavar="SIZE",
+        help="what the job may take, such as 4G; default a share of what is free",
+    )
+    add("--no-rewrite", action="store_true", help="run the model's graph as it is")
+    add("--no-reuse", action="store_true", help="compute tiles again that were seen before")
     add(
         "-d",
         "--device",
@@ -114,6 +142,16 @@ def add_parser(commands: Commands) -> None:
     parser.set_defaults(run=run)  # fmt: skip
 
 
+def auto_or_int(text: str) -> int | None:
+    """The number, or None for ``auto``."""
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number, and not auto") from None
+
+
 def run(options: argparse.Namespace) -> int:
     """Carry the command out."""
     renderer = make_renderer(options.progress, sys.stderr, options.input, quiet=options.quiet)
@@ -129,6 +167,10 @@ def run(options: argparse.Namespace) -> int:
                 batch_size=options.batch_size,
                 workers=options.workers,
                 threads=options.threads,
+                runners=options.runners,
+                memory_bytes=None if options.memory is None else parse_bytes(options.memory),
+                rewrite=not options.no_rewrite,
+                reuse=not options.no_reuse,
                 device=options.device,
                 transfer=options.transfer,
                 job_dir=options.job_dir,

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from srpipe.errors import DeviceError
+from srpipe.io.cache import cache_folder
 from srpipe.io.external_data import hash_model
 from srpipe.io.onnx_runtime import onnx_runtime_version, ort
 
@@ -61,7 +62,6 @@ _KINDS = {
         extras="[cuda,cudnn]",
         numbered=True,
         buffers="cuda",
-        options={"trt_engine_cache_enable": "1", "trt_timing_cache_enable": "1"},
         follower="cuda",
     ),
     "rocm": _Kind(
@@ -121,9 +121,7 @@ class Device:
         if kind.numbered:
             options["device_id"] = str(self.number)
         if self.kind == "tensorrt":
-            folder = os.fspath(_engine_folder(model, self.number))
-            # Both would be in the current folder.
-            options |= {"trt_engine_cache_path": folder, "trt_timing_cache_path": folder}
+            options |= _engine_cache(_engine_folder(model, self.number))
         chain = [(kind.provider, options)]
         if kind.follower is not None:
             chain += Device(kind.follower, self.number).providers(model)
@@ -251,15 +249,24 @@ def _load_cuda_libraries() -> None:
             preload()
 
 
-def _engine_folder(model: str, number: int) -> Path:
+def _engine_cache(folder: Path | None) -> dict[str, str]:
+    """TensorRT's options to keep what it compiles; without a folder it compiles every time."""
+    if folder is None:
+        return {}
+    # Without the paths both would be in the current folder.
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_timing_cache_enable": "1",
+        "trt_engine_cache_path": os.fspath(folder),
+        "trt_timing_cache_path": os.fspath(folder),
+    }
+
+
+def _engine_folder(model: str, number: int) -> Path | None:
     """Where TensorRT keeps what it has compiled for a model and a device.
 
     Its file names tell neither a model's weights nor versions (onnxruntime issue 6455): the folder's
     name does. Devices may differ, and their workers may write at the same time.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = f"{hash_model(model)[:16]}-onnxruntime-{onnx_runtime_version()}-{number}"
-    folder = cache / "srpipe" / "tensorrt" / name
-    with contextlib.suppress(OSError):  # TensorRT then compiles every time
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return cache_folder(f"tensorrt/{name}")

@@ -55,6 +55,8 @@ class Plan:
     workers: int
     threads: int
     """Cores of one session."""
+    runners: int
+    """Runs of one session that are under way at once, each on an equal share of its cores."""
     device: str
     """Resolved: cpu, cuda:0, or several of one kind between commas."""
     integer_input: bool
@@ -90,9 +92,9 @@ class Plan:
         return self.device != "cpu"
 
     @property
-    def runners(self) -> int:
-        """Runs of one session that are under way at once: its threads on a CPU, one elsewhere."""
-        return 1 if self.on_gpu or self.serial else self.threads
+    def run_threads(self) -> int:
+        """Cores of one run."""
+        return max(1, self.threads // self.runners)
 
     @property
     def colour(self) -> ColourPath:
@@ -213,6 +215,7 @@ def make_plan(
     serial = settings.engine == "serial" or (
         settings.engine == "auto" and grid.n_tiles <= SERIAL_MAX_TILES and workers == 1
     )
+    threads = settings.threads or max(1, cores // workers)
     return Plan(
         image=image,
         model=model,
@@ -223,7 +226,8 @@ def make_plan(
         trim_px=(trims[0], trims[1]),
         batch_size=batch_size,
         workers=1 if serial else workers,
-        threads=settings.threads or max(1, cores // workers),
+        threads=threads,
+        runners=1 if serial else _runners(settings, device, threads),
         device=device,
         integer_input=_integer_input(settings, image, model, device),
         serial=serial,
@@ -233,6 +237,13 @@ def make_plan(
         checkpoint_every_s=settings.checkpoint_every_s,
         on_error=settings.on_error,
     )
+
+
+def _runners(settings: Settings, device: str, threads: int) -> int:
+    """One run on a GPU; on a CPU a run per core, which beats one run on all cores (DESIGN.md)."""
+    if device != "cpu":
+        return settings.runners or 1
+    return min(settings.runners or threads, threads)
 
 
 def _workers(settings: Settings, device: str) -> int:

@@ -127,7 +127,7 @@ def test_truncated_input(tmp_path: Path, suffix: str, workers: int | None) -> No
         (["-t", "99999999"], "tile_size is 99999999"),
         (["-b", "0"], "batch_size is 0"),
         (["-w", "0"], "workers is 0"),
-        (["-t", "2.5"], "invalid int value"),
+        (["-t", "2.5"], "no whole number"),
         (["--blend", "foo"], "invalid choice"),
         (["-d", "abacus"], "'abacus' is unknown"),
         (["-d", "cpu:1"], "'cpu:1' is unknown"),

@@ -88,14 +88,14 @@ def test_defaults_of_cuda() -> None:
 def test_tensorrt_keeps_engines_by_content_and_leaves_the_rest_to_cuda(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("SRPIPE_CACHE", str(tmp_path / "cache"))
     model = conv_model(tmp_path / "m.onnx")
     first, second = Device.parse("tensorrt:1").providers(str(model))
     assert first[0] == "TensorrtExecutionProvider"
     assert second == Device.parse("cuda:1").providers(str(model))[0]
     folder = Path(first[1]["trt_engine_cache_path"])
     assert folder.is_dir()
-    assert folder.is_relative_to(tmp_path / "cache" / "srpipe")
+    assert folder.is_relative_to(tmp_path / "cache")
     assert hash_model(str(model))[:16] in folder.name
     assert first[1]["trt_timing_cache_path"] == str(folder)
     # The same nodes with other weights: TensorRT's own names would be the same.

@@ -72,7 +72,7 @@ def test_a_provider_that_was_dropped_is_an_error(
     x2_model: Path, device: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """ONNX Runtime only warns, and gives a session that runs on the CPU."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("SRPIPE_CACHE", str(tmp_path))
     with pytest.raises(DeviceError, match=rf"'{device}' could not be started \(ONNX Runtime dropp"):
         Session(str(x2_model), device, 1)
 

@@ -31,10 +31,8 @@ class Worker:
                 f"{plan.model.path} changed while the job was running: put the old model back, or "
                 "start over with --fresh."
             )
-        # One thread a run and a run per core beats one run on all cores (DESIGN.md).
-        threads = max(1, plan.threads // plan.runners)
         device = plan.devices[number % len(plan.devices)]
-        self._session = Session(plan.model.path, device, threads, _content(plan))
+        self._session = Session(plan.model.path, device, plan.run_threads, _content(plan))
         self._input_name = self._session.inputs[0].name
 
     def handle(self, instruction: Instruction) -> Done:

@@ -1,0 +1,63 @@
+"""srpipe's folder in the user's cache: what was found out once and could be found out again.
+
+Nothing depends on it: where it cannot be written, or holds what makes no sense, the work is done
+again. Files appear whole (a rename), so processes may share it without a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def cache_folder(kind: str) -> Path | None:
+    """The folder for one kind of thing, made if it has to be; None where there can be none.
+
+    It is ``$SRPIPE_CACHE/kind``, or ``$XDG_CACHE_HOME/srpipe/kind``, or ``~/.cache/srpipe/kind``.
+    """
+    try:
+        own = os.environ.get("SRPIPE_CACHE")
+        shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = Path(own) / kind if own else shared / "srpipe" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None
+
+
+def read_cached_json(kind: str, name: str) -> Any:
+    """What was kept under a name; None if nothing is, or it is damaged."""
+    folder = cache_folder(kind)
+    if folder is None:
+        return None
+    try:
+        return json.loads((folder / f"{name}.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def write_cached_json(kind: str, name: str, value: Any) -> None:
+    """Keep a value under a name, if that is possible."""
+    write_cached(kind, f"{name}.json", json.dumps(value, indent=1).encode())
+
+
+def write_cached(kind: str, file_name: str, content: bytes) -> Path | None:
+    """Keep a file; returns where, or None if that is not possible."""
+    folder = cache_folder(kind)
+    if folder is None:
+        return None
+    temporary = ""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".new-", delete=False) as file:
+            temporary = file.name
+            file.write(content)
+        os.replace(temporary, folder / file_name)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        return None
+    return folder / file_name
