@@ -65,12 +65,16 @@ class Canvas:
         column, row = tile.column, tile.row
         left, top = tile.source.left * scale, tile.source.top * scale
         width, height = tile.source.width * scale, tile.source.height * scale
-        final_width, final_height = grid.x.final_px(column) * scale, grid.y.final_px(row) * scale
+        final_width = min(grid.x.final_px(column) * scale, width)
+        final_height = min(grid.y.final_px(row) * scale, height)
         shared_width = grid.x.shared_before_px(column) * scale
         shared_height = grid.y.shared_before_px(row) * scale
         inside = slice(left, left + final_width)
+        pixels = self._files.pixels
+        _, image_width, bands = pixels.shape
         broken = blend_tile(
             planes,
+            planes.view(np.int32),
             self._axis_weights("x", column),
             self._axis_weights("y", row),
             final_width,
@@ -83,8 +87,10 @@ class Canvas:
             else self._no_seam,
             self._files.row_seams[(row + 1) % 2][:, :shared_height, inside],
             self._files.row_seams[row % 2][:, : height - final_height, inside],
-            self._files.pixels[top : top + final_height, inside],
-            float(np.iinfo(self._files.pixels.dtype).max),
+            pixels.reshape(-1),
+            (top * image_width + left) * bands,
+            image_width * bands,
+            float(np.iinfo(pixels.dtype).max),
         )
         if broken:
             raise InferenceError(
@@ -98,7 +104,7 @@ class Canvas:
             )
         self._next_tile += 1
         # What was really stored, not what the grid promises: a gap must not go unseen.
-        self.stored_px += min(final_width, width) * min(final_height, height)
+        self.stored_px += final_width * final_height
         self._below_crc.append(self._files.below_crc(row, column))
         if column + 1 == grid.x.n_tiles:
             self._above_crc, self._below_crc = tuple(self._below_crc), []

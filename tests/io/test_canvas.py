@@ -17,10 +17,10 @@ from srpipe.io import canvas as canvas_module
 from srpipe.io.canvas import Canvas
 from srpipe.io.canvas_files import CanvasFiles, reserve_canvas
 from srpipe.io.checkpoint import Checkpoint, load_checkpoints
+from srpipe.plan import kernels
 from srpipe.plan.geometry import Size
 from srpipe.plan.grid import AxisGrid, Grid
 from srpipe.plan.job import Plan
-from srpipe.plan.kernels import blend_tile
 from srpipe.plan.window import axis_weights
 from srpipe.settings import Blend
 from tests import naive
@@ -108,19 +108,21 @@ def test_canvas_equals_float64_oracle(
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("bands", [3, 4])
 def test_kernel_without_jit_gives_the_same_bytes(
-    tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, dtype: str, bands: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_test_plan(
         tmp_path,
-        image={"size": Size(50, 31), "dtype": dtype},
+        image={"size": Size(50, 31), "dtype": dtype, "bands": bands},
         model={"scale": 1},
         tile_size=20,
         overlap=7,
     )
     tiles = random_tiles(plan)
     compiled = blend_all(plan, tiles)
-    monkeypatch.setattr(canvas_module, "blend_tile", blend_tile.py_func)
+    monkeypatch.setattr(canvas_module, "blend_tile", kernels.blend_tile.py_func)
+    monkeypatch.setattr(kernels, "store_row", kernels.store_row.py_func)
     np.testing.assert_array_equal(blend_all(plan, tiles), compiled)
 
 
