@@ -130,8 +130,14 @@ class Plan:
             count(self.slot_shapes.result) * self.model_item_bytes,
             needed=runs + 1,
         )
+        n_batches = -(-self.grid.n_tiles // self.batch_size)
         return slot_counts(
-            self.batch_size, runs, tiles_kept=kept, reuse=self.reuse, spare_results=spare
+            self.batch_size,
+            runs,
+            tiles_kept=kept,
+            reuse=self.reuse,
+            serial=self.serial,
+            spare_results=min(spare, n_batches),
         )
 
     @property

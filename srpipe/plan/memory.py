@@ -81,7 +81,7 @@ def _model_shape(model: ModelInfo, batch: int, height: int, width: int) -> Shape
 
 
 def slot_counts(
-    batch_size: int, runs: int, *, tiles_kept: bool, reuse: bool, spare_results: int = 0
+    batch_size: int, runs: int, *, tiles_kept: bool, reuse: bool, serial: bool, spare_results: int
 ) -> SlotCounts:
     """Slots that keep every runner busy.
 
@@ -89,19 +89,19 @@ def slot_counts(
         batch_size: tiles in a batch.
         runs: batches that workers are given at once: what their runners do, and one that waits.
         tiles_kept: a tile stays in its slot until its result is blended.
-        reuse: a result may serve several tiles, which takes a slot more at least.
+        reuse: results are kept for tiles of the same pixels, one at least.
+        serial: the stages take turns, so that a deeper queue gains nothing.
         spare_results: result slots that there is room for beyond what is needed: at most as many
-            again are made, and a few more where results are used again.
+            again are made, and then some for results that are kept.
     """
     batches = runs + 1
-    least, most = (1, batches + _KEPT_RESULTS) if reuse else (0, batches)
-    results = batches + min(max(spare_results, least), most)
+    spare = max(spare_results, 0)
+    queued = 0 if serial else min(spare, batches)
+    reserved = max(1, min(spare - queued, _KEPT_RESULTS)) if reuse else 0
+    results = batches + queued + reserved
     in_flight = batches + results if tiles_kept else 0
     return SlotCounts(
-        tile=batch_size * (2 + in_flight),
-        batch=batches,
-        result=results,
-        reserved=min(results - batches, _KEPT_RESULTS) if reuse else 0,
+        tile=batch_size * (2 + in_flight), batch=batches, result=results, reserved=reserved
     )
 
 

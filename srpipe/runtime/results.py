@@ -144,19 +144,18 @@ class Results:
                 self._kept[batch.number] = batch
         return place
 
-    def let_go(self) -> int | None:
+    def let_go(self) -> int:
         """Give up the result that was kept for longest, of those that are not reserved.
 
         Returns:
-            Its slot; None where there is none.
+            Its slot.
         """
-        if not self._kept:
-            return None
         _, batch = self._kept.popitem(last=False)
         for kind in batch.kinds:
             place = self._by_kind.get(kind)
             if place is not None and place.batch is batch:
                 del self._by_kind[kind]
+        assert batch.result_slot is not None
         return batch.result_slot
 
     def last_computed(self, running: Container[int]) -> int:

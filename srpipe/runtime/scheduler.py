@@ -19,10 +19,10 @@ The accumulator waits while the writer is more than ``max_lag_px`` rows behind.
 A result whose tiles are all blended is kept, for tiles of the same pixels that may come: such a tile
 is not packed, its slot is freed at once (unless finishing needs it), and the accumulator reads the
 kept result again (:mod:`srpipe.runtime.results` says which are there). A kept slot is freed where a
-run needs one, unless it is reserved, as it is while a tile that was read waits for it; fewer slots may
-be reserved than there are, so the oldest batch always gets one. As such tiles hold no slot, reading
-goes no more than so many tiles ahead; a batch that can then not be filled is packed as it is, once
-nothing else is under way.
+run needs one, unless it is reserved, as it is while a tile that was read waits for it. No more slots
+than ``max_reserved`` are, and all others are there for batches that are run and not blended. As such
+tiles hold no slot, reading goes no more than so many tiles ahead; a batch that can then not be filled
+is packed as it is, once nothing else is under way.
 
 The tiles of a row overwrite seams that a checkpoint in the row before it speaks of, so no row begins
 before a checkpoint of the row before it is on the disk.
@@ -106,6 +106,8 @@ class Scheduler:
         self._in_flight: dict[int, Batch] = {}
         self._packed: dict[int, int] = {}
         self._running: dict[int, Run] = {}
+        self._unblended = 0
+        """Batches running, or run and with tiles of their own that are not blended."""
         self._accumulating = False
         self._save_wanted = False
         self._writing = False
@@ -245,6 +247,7 @@ class Scheduler:
             del self._running[run.batch]
             self.batch_slots.move(run.batch_slot, "ready")
             self.result_slots.move(run.result_slot, "free")
+            self._unblended -= 1
             self._packed[run.batch] = run.batch_slot
         # Workers that were lost together shrink the batch once.
         tiles = max((run.tiles_at_once for run in lost), default=self.tiles_at_once)
@@ -304,11 +307,13 @@ class Scheduler:
             self.tile_slots.move(slot, "free")
         places = [self._results.blended(tile) for tile in blend.tiles]
         self.reused_tiles += sum(place.borrowed for place in places)
+        computed_in = {place.batch for place in places if not place.borrowed}
         for batch in dict.fromkeys(place.batch for place in places):
             assert batch.result_slot is not None
             if batch.waiting > batch.borrowers:
                 self.result_slots.move(batch.result_slot, "ready")
             else:
+                self._unblended -= batch in computed_in
                 self.result_slots.move(batch.result_slot, "kept" if self.max_reserved else "free")
         if self.tiles_done == self.n_tiles and done.stored_px != self.total_px:
             raise CoverageError(
@@ -362,25 +367,23 @@ class Scheduler:
             self._packed
             and min(loads) < self.runs_per_worker
             and not self._stopping
-            and self._free_result_slot()
+            and self._unblended < self.result_slots.n_slots - self.max_reserved
         ):
             batch = min(self._packed)
             batch_slot = self._packed.pop(batch)
             worker = loads.index(min(loads))
             loads[worker] += 1
             self.batch_slots.move(batch_slot, "reading")
-            run = Run(worker, batch, batch_slot, self.result_slots.take(), self.tiles_at_once)
+            run = Run(worker, batch, batch_slot, self._take_result_slot(), self.tiles_at_once)
+            self._unblended += 1
             self._running[batch] = run
             runs.append(run)
         return runs
 
-    def _free_result_slot(self) -> bool:
-        """Whether a result slot is free, if need be one that was kept."""
+    def _take_result_slot(self) -> int:
         if not self.result_slots.n_free:
-            slot = self._results.let_go()
-            if slot is not None:
-                self.result_slots.move(slot, "free")
-        return self.result_slots.n_free > 0
+            self.result_slots.move(self._results.let_go(), "free")
+        return self.result_slots.take()
 
     def _accumulate(self) -> list[Instruction]:
         if self._accumulating:
