@@ -99,7 +99,7 @@ def slot_counts(
     queued = 0 if serial else min(spare, batches)
     reserved = max(1, min(spare - queued, _KEPT_RESULTS)) if reuse else 0
     results = batches + queued + reserved
-    in_flight = batches + results if tiles_kept else 0
+    in_flight = batches + batches + queued if tiles_kept else 0
     return SlotCounts(
         tile=batch_size * (2 + in_flight), batch=batches, result=results, reserved=reserved
     )
