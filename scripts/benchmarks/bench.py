@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``scripts/bench`` with ``pipeline``, ``batch`` or ``models``."""
+"""Command line of the benchmarks: ``scripts/bench`` with the name of a benchmark."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from .pipeline import (
     model_file,
     picture_of,
 )
+from .reuse import make_scan, measure_reuse, reuse_table
 from .table import speed_table, stage_table
 from .task import TaskError
 
@@ -81,6 +82,20 @@ def _run_models(options: argparse.Namespace) -> None:
     with TemporaryDirectory(prefix="srpipe-bench-") as folder:
         speeds = compare_models(models, source, Path(folder), options.runs, _say)
     print(f"{machine_line()}\n\n{models_table(speeds)}")
+
+
+def _run_reuse(options: argparse.Namespace) -> None:
+    pictures = [options.picture] if options.picture else default_pictures()
+    with TemporaryDirectory(prefix="srpipe-bench-", dir=options.folder) as name:
+        folder = Path(name)
+        model = str(model_file(options.model, folder))
+        scan = make_scan(pictures, options.mp, options.background, model, folder)
+        photograph = picture_of(pictures, options.mp, options.mp, folder)
+        savings = [
+            measure_reuse(title, source, model, folder, options.runs, _say)
+            for title, source in (("scan", scan), ("photograph", photograph))
+        ]
+    print(f"{machine_line()}\n\n{options.model}\n\n{reuse_table(savings)}")
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -179,6 +194,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--picture", type=Path, metavar="FILE", help="default: as for pipeline")
     add("--runs", type=int, default=5, metavar="N", help="rounds; default %(default)s")
     models.set_defaults(run=_run_models)
+    reuse = commands.add_parser(
+        "reuse",
+        help="what computing repeated tiles once saves on a scan, and costs on a photograph",
+        description="Enhances a white page with blocks of photographs, and a photograph, in turn with "
+        "and without --no-reuse, and compares the outputs.",
+    )
+    add = reuse.add_argument
+    add("--picture", type=Path, metavar="FILE", help="default: as for pipeline")
+    add("--mp", type=float, default=16.0, metavar="MP", help="of both; default %(default)s")
+    add("--background", type=float, default=0.6, metavar="SHARE", help="default %(default)s")
+    add("--model", default=DEFAULT_MODELS[0], metavar="NAME|FILE", help="default %(default)s")
+    add("--runs", type=int, default=3, metavar="N", help="rounds; default %(default)s")
+    add("--folder", type=Path, help="for pictures while measuring; default: the system's own")
+    reuse.set_defaults(run=_run_reuse)
     return parser  # fmt: skip
 
 

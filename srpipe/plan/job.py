@@ -61,6 +61,8 @@ class Plan:
     """Resolved: cpu, cuda:0, or several of one kind between commas."""
     integer_input: bool
     """Whether batches hold the image's integers, which the model's session converts itself."""
+    reuse: bool
+    """Whether tiles of the same pixels are computed once."""
     serial: bool
     """Whether all stages run in one process."""
     job_dir: str
@@ -120,9 +122,7 @@ class Plan:
     def slot_counts(self) -> SlotCounts:
         """Numbers of slots."""
         kept = self.colour.needs_source
-        if self.serial:
-            return slot_counts(self.batch_size, 1, tiles_kept=kept)
-        runs = self.workers * (self.runners + 1)
+        runs = 1 if self.serial else self.workers * (self.runners + 1)
         pixel_bytes = self.image.bands * self.image.sample_bytes
         spare = spare_results(
             self.image.size.width * pixel_bytes,
@@ -130,7 +130,15 @@ class Plan:
             count(self.slot_shapes.result) * self.model_item_bytes,
             needed=runs + 1,
         )
-        return slot_counts(self.batch_size, runs, tiles_kept=kept, spare_results=spare)
+        n_batches = -(-self.grid.n_tiles // self.batch_size)
+        return slot_counts(
+            self.batch_size,
+            runs,
+            tiles_kept=kept,
+            reuse=self.reuse,
+            serial=self.serial,
+            spare_results=min(spare, n_batches),
+        )
 
     @property
     def model_item_bytes(self) -> int:
@@ -230,6 +238,8 @@ def make_plan(
         runners=1 if serial else _runners(settings, device, threads),
         device=device,
         integer_input=_integer_input(settings, image, model, device),
+        # A result that depends on its companions in the batch is another tile's no more.
+        reuse=settings.reuse and (model.batch_exact or batch_size == 1),
         serial=serial,
         job_dir=job_dir,
         overwrite=settings.overwrite,

@@ -14,6 +14,8 @@ Shape = tuple[int, ...]
 _READER_ROWS = 768
 _WRITER_ROWS = 384
 _BUFFER_BUDGET_BYTES = 256_000_000
+# Result slots, if there is room, for results of tiles that repeat.
+_KEPT_RESULTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class SlotCounts:
     tile: int
     batch: int
     result: int
+    reserved: int
+    """Of the result slots: how many may hold results for tiles of the same pixels that may come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def _model_shape(model: ModelInfo, batch: int, height: int, width: int) -> Shape
 
 
 def slot_counts(
-    batch_size: int, runs: int, *, tiles_kept: bool, spare_results: int = 0
+    batch_size: int, runs: int, *, tiles_kept: bool, reuse: bool, serial: bool, spare_results: int
 ) -> SlotCounts:
     """Slots that keep every runner busy.
 
@@ -85,12 +89,20 @@ def slot_counts(
         batch_size: tiles in a batch.
         runs: batches that workers are given at once: what their runners do, and one that waits.
         tiles_kept: a tile stays in its slot until its result is blended.
-        spare_results: result slots beyond what is needed, at most as many again are made.
+        reuse: results are kept for tiles of the same pixels, one at least.
+        serial: the stages take turns, so that a deeper queue gains nothing.
+        spare_results: result slots that there is room for beyond what is needed: at most as many
+            again are made, and then some for results that are kept.
     """
     batches = runs + 1
-    results = batches + min(max(spare_results, 0), batches)
-    in_flight = batches + results if tiles_kept else 0
-    return SlotCounts(tile=batch_size * (2 + in_flight), batch=batches, result=results)
+    spare = max(spare_results, 0)
+    queued = 0 if serial else min(spare, batches)
+    reserved = max(1, min(spare - queued, _KEPT_RESULTS)) if reuse else 0
+    results = batches + queued + reserved
+    in_flight = batches + batches + queued if tiles_kept else 0
+    return SlotCounts(
+        tile=batch_size * (2 + in_flight), batch=batches, result=results, reserved=reserved
+    )
 
 
 def spare_results(

@@ -49,6 +49,8 @@ class Report:
     tiles: int
     resumed_tiles: int
     """Tiles that an earlier, interrupted run had done."""
+    reused_tiles: int
+    """Tiles of this run that had the pixels of another, and got its result."""
     filled: tuple[Rect, ...]
     """Parts of the input, input pixels, that could not be read whole, and were filled."""
     tile: Size
@@ -98,6 +100,7 @@ class Monitor:
         self._stage_s = dict.fromkeys(STAGES, 0.0)
         self._first_tile = 0
         self._filled_tiles: tuple[int, ...] = ()
+        self._reused_tiles = 0
 
     def started(self, first_tile: int) -> None:
         """Tell that the job has begun, or goes on at ``first_tile``."""
@@ -108,6 +111,7 @@ class Monitor:
         """Take note of a carried-out instruction."""
         self._stage_s[stage_of(done.instruction)] += done.busy_s
         self._filled_tiles = scheduler.filled_tiles
+        self._reused_tiles = scheduler.reused_tiles
         if isinstance(done.instruction, Blend):
             self._tell("running", scheduler.tiles_done)
 
@@ -123,6 +127,7 @@ class Monitor:
             output_size=plan.output_size,
             tiles=grid.n_tiles,
             resumed_tiles=self._first_tile,
+            reused_tiles=self._reused_tiles,
             filled=tuple(grid.at(tile).source for tile in self._filled_tiles),
             tile=grid.tile,
             stride=Size(grid.x.stride_px, grid.y.stride_px),

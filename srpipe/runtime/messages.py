@@ -19,10 +19,9 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Batcher: pad tiles and turn them into a batch."""
+    """Batcher: turn tiles into a batch."""
 
     batch: int
-    tiles: tuple[int, ...]
     tile_slots: tuple[int, ...]
     batch_slot: int
 
@@ -41,15 +40,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """Accumulator: blend results of one batch, and of one row, into the pixels, in raster order."""
+    """Accumulator: blend results of one row of tiles into the pixels, in raster order."""
 
-    batch: int
-    first: int
-    """Place of the first of the tiles in the batch."""
     tiles: tuple[int, ...]
+    places: tuple[tuple[int, int], ...]
+    """For each tile: the result slot that holds its result, and the place in the batch there."""
     tile_slots: tuple[int, ...]
     """Where the tiles' input pixels are kept; empty if they are not needed."""
-    result_slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +80,8 @@ class Done:
     """Blend: output pixels stored so far."""
     filled: bool = False
     """Read: the tile could not be read whole."""
+    same_as: int | None = None
+    """Read: an earlier tile, of this run, that has the same pixels."""
 
 
 @dataclass(frozen=True, slots=True)

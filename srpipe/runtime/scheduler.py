@@ -8,12 +8,21 @@ slots, and the stages before it run dry. One owner at a time may touch a slot:
     writing   reader           batcher           a worker           that stage, to fill it
     ready     –                –                 –                  nobody
     reading   batcher          a worker          accumulator        that stage, to use it
+    kept                                         –                  nobody
 
 A tile slot is freed when its tile is packed, or, where finishing needs the input pixels (alpha,
 chroma), goes back to ready and is read once more by the accumulator. Batches are dispatched and
 blended in raster order, so the oldest batch always holds its slots and the pipeline cannot lock up;
 when a worker is lost, its batch slots go back to ready and its result slots are freed.
 The accumulator waits while the writer is more than ``max_lag_px`` rows behind.
+
+A result whose tiles are all blended is kept, for tiles of the same pixels that may come: such a tile
+is not packed, its slot is freed at once (unless finishing needs it), and the accumulator reads the
+kept result again (:mod:`srpipe.runtime.results` says which are there). A kept slot is freed where a
+run needs one, unless it is reserved, as it is while a tile that was read waits for it. No more slots
+than ``max_reserved`` are, and all others are there for batches that are run and not blended. As such
+tiles hold no slot, reading goes no more than so many tiles ahead; a batch that can then not be filled
+is packed as it is, once nothing else is under way.
 
 The tiles of a row overwrite seams that a checkpoint in the row before it speaks of, so no row begins
 before a checkpoint of the row before it is on the disk.
@@ -27,10 +36,15 @@ from srpipe.errors import CoverageError, StageError
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Blend, Done, Instruction, Pack, Read, Run, Save, Write
+from srpipe.runtime.results import Batch, Results
 from srpipe.runtime.slot_table import SlotTable
 
 # How far the writer may lag behind the accumulator, in rows of tiles.
 _MAX_LAG_TILE_ROWS = 4
+# Tiles read ahead beyond those that slots have room for: they take the results of others.
+_MORE_READ_AHEAD = 256
+# Tiles blended by one instruction, where a batch has fewer.
+_MIN_BLEND_TILES = 8
 # Workers lost without a tile blended in between: one more would hardly help.
 _MAX_LOSSES = 3
 
@@ -56,6 +70,9 @@ class Scheduler:
     batch_may_shrink: bool
     """Whether tiles may go through the model in smaller numbers: where that gives the same result,
     and on a GPU, where nothing is promised of the last bit."""
+    max_reserved: int
+    """Result slots that may be held for tiles that take the result of another, fewer than there are.
+    0: every tile is computed, and a batch has the same tiles in every run."""
 
     first_tile: int = 0
     """The tile to go on with."""
@@ -74,21 +91,28 @@ class Scheduler:
         """Tiles that a checkpoint speaks of."""
         self.tiles_at_once = self.batch_size
         """Tiles that go through the model together."""
+        self.reused_tiles = 0
+        """Tiles blended from the result of another."""
         self._rows_resumed_px = self.rows_finished_px
+        # Where companions in a batch count they must be those of an undisturbed run.
         blended = self.first_tile == self.n_tiles
-        self._next_pack = self.n_batches if blended else self.first_tile // self.batch_size
-        self._next_read = self._next_pack * self.batch_size
+        self._next_read = self.first_tile if blended else self._batch_begin(self.first_tile)
+        self._next_placed = self._next_read
+        in_flight = self.batch_slots.n_slots + self.result_slots.n_slots
+        self._read_ahead = self.tile_slots.n_slots + self.batch_size * in_flight + _MORE_READ_AHEAD
+        self._results = Results(self.batch_size, self.max_reserved)
         self._tiles_ready: dict[int, int] = {}
-        self._tiles_held: dict[int, tuple[int, ...]] = {}
+        self._tiles_held: dict[int, int] = {}
+        self._in_flight: dict[int, Batch] = {}
         self._packed: dict[int, int] = {}
         self._running: dict[int, Run] = {}
-        self._results: dict[int, int] = {}
-        self._open_batch: int | None = None
+        self._unblended = 0
+        """Batches running, or run and with tiles of their own that are not blended."""
         self._accumulating = False
         self._save_wanted = False
         self._writing = False
         self._stopping = False
-        self._stop_batch = self.n_batches
+        self._stop_tile = self._blend_stop = self.n_tiles
         self._losses = 0
 
     @classmethod
@@ -109,15 +133,11 @@ class Scheduler:
             total_px=plan.output_size.pixels,
             max_lag_px=_MAX_LAG_TILE_ROWS * grid.tile.height * plan.scale,
             batch_may_shrink=plan.model.batch is None and (plan.model.batch_exact or plan.on_gpu),
+            max_reserved=counts.reserved,
             first_tile=at.next_tile,
             rows_finished_px=plan.finished_rows_px(at.next_tile),
             filled_tiles=at.filled_tiles,
         )
-
-    @property
-    def n_batches(self) -> int:
-        """Batches in the job."""
-        return -(-self.n_tiles // self.batch_size)
 
     def start(self) -> list[Instruction]:
         """The first instructions."""
@@ -126,7 +146,7 @@ class Scheduler:
     @property
     def _ending(self) -> bool:
         """Whether only what is in flight will still be finished."""
-        return self._stopping or self._stop_batch < self.n_batches
+        return self._stopping or self._stop_tile < self.n_tiles
 
     @property
     def stopped(self) -> bool:
@@ -137,8 +157,7 @@ class Scheduler:
             and not self._blend_is_due()
             and self.tiles_saved == self.tiles_done
         )
-        all_batches_run = self.batch_slots.n_free == self.batch_slots.n_slots
-        at_the_gap = self._next_pack == self._stop_batch < self.n_batches and all_batches_run
+        at_the_gap = self._stop_tile < self.n_tiles and self.tiles_done >= self._stop_tile
         return at_rest and (self._stopping or at_the_gap)
 
     def on_done(self, done: Done) -> list[Instruction]:
@@ -148,11 +167,8 @@ class Scheduler:
             CoverageError: all tiles are blended and pixels are missing.
         """
         match done.instruction:
-            case Read(tile, slot):
-                self.tile_slots.move(slot, "ready")
-                self._tiles_ready[tile] = slot
-                if done.filled:
-                    self.filled_tiles = tuple(sorted({*self.filled_tiles, tile}))
+            case Read() as read:
+                self._read_done(read, done)
             case Pack() as pack:
                 self._packed_done(pack)
             case Run() as run:
@@ -161,7 +177,7 @@ class Scheduler:
                 del self._running[run.batch]
                 self.batch_slots.move(run.batch_slot, "free")
                 self.result_slots.move(run.result_slot, "ready")
-                self._results[run.batch] = run.result_slot
+                self._in_flight.pop(run.batch).result_slot = run.result_slot
             case Blend() as blend:
                 self._blend_done(blend, done)
             case Save():
@@ -181,6 +197,9 @@ class Scheduler:
 
     def stop(self) -> list[Instruction]:
         """Begin nothing new, finish the batches in flight, and make a last checkpoint."""
+        # What follows the last of them and takes other tiles' results costs little to do again.
+        last_tile = self._results.last_computed(self._running)
+        self._blend_stop = min(self._blend_stop, last_tile + 1)
         self._stopping = True
         self._save_wanted = True
         return self._next_instructions()
@@ -188,6 +207,7 @@ class Scheduler:
     def stop_waiting(self) -> list[Instruction]:
         """Stop without the batches that are still running."""
         self._running.clear()
+        self._blend_stop = 0
         return self.stop()
 
     def on_failed(self, instruction: Instruction | None) -> list[Instruction]:
@@ -199,16 +219,15 @@ class Scheduler:
         match instruction:
             case Read(tile, _):
                 # What was read before it can still be finished.
-                self._stop_batch = tile // self.batch_size
+                self._stop_tile = self._batch_begin(tile)
                 self._save_wanted = True
                 return self._next_instructions()
             case Run() as run:
                 self._running.pop(run.batch, None)
             case Blend():
                 # Its tiles are missing: what is in flight can no longer be blended.
-                self._results.clear()
+                self._blend_stop = 0
                 self._running.clear()
-                self._open_batch = None
                 self._accumulating = False
                 self.tiles_saved = -1
         return self.stop()
@@ -228,6 +247,7 @@ class Scheduler:
             del self._running[run.batch]
             self.batch_slots.move(run.batch_slot, "ready")
             self.result_slots.move(run.result_slot, "free")
+            self._unblended -= 1
             self._packed[run.batch] = run.batch_slot
         # Workers that were lost together shrink the batch once.
         tiles = max((run.tiles_at_once for run in lost), default=self.tiles_at_once)
@@ -246,11 +266,35 @@ class Scheduler:
             )
         return self._next_instructions()
 
+    def _batch_begin(self, tile: int) -> int:
+        """The first tile of a batch that may end before ``tile``, or hold it."""
+        return tile if self.max_reserved else tile - tile % self.batch_size
+
+    def _read_done(self, read: Read, done: Done) -> None:
+        tile, slot = read.tile, read.tile_slot
+        self.tile_slots.move(slot, "ready")
+        if done.filled:
+            self.filled_tiles = tuple(sorted({*self.filled_tiles, tile}))
+        if tile >= self._stop_tile and self.max_reserved:
+            return  # it came after one that could not be read
+        self._next_placed = tile + 1
+        if self._results.add(tile, done.same_as):
+            self._tiles_ready[tile] = slot
+        elif self.tiles_kept:
+            self._tiles_held[tile] = slot
+        else:
+            self.tile_slots.move(slot, "free")
+        if tile < self.first_tile:
+            self._results.blended(tile)  # by an earlier run
+
     def _packed_done(self, pack: Pack) -> None:
-        for slot in pack.tile_slots:
-            self.tile_slots.move(slot, "ready" if self.tiles_kept else "free")
-        if self.tiles_kept:
-            self._tiles_held[pack.batch] = pack.tile_slots
+        tiles = self._in_flight[pack.batch].tiles
+        for tile, slot in zip(tiles, pack.tile_slots, strict=True):
+            if self.tiles_kept and tile >= self.first_tile:
+                self.tile_slots.move(slot, "ready")
+                self._tiles_held[tile] = slot
+            else:
+                self.tile_slots.move(slot, "free")
         self.batch_slots.move(pack.batch_slot, "ready")
         self._packed[pack.batch] = pack.batch_slot
 
@@ -259,11 +303,18 @@ class Scheduler:
         self._losses = 0
         self.tiles_done += len(blend.tiles)
         self.rows_finished_px = done.finished_rows_px
-        if self.tiles_done in (self.n_tiles, (blend.batch + 1) * self.batch_size):
-            self._open_batch = None
-            self.result_slots.move(blend.result_slot, "free")
-            for slot in self._tiles_held.pop(blend.batch, ()):
-                self.tile_slots.move(slot, "free")
+        for slot in blend.tile_slots:
+            self.tile_slots.move(slot, "free")
+        places = [self._results.blended(tile) for tile in blend.tiles]
+        self.reused_tiles += sum(place.borrowed for place in places)
+        computed_in = {place.batch for place in places if not place.borrowed}
+        for batch in dict.fromkeys(place.batch for place in places):
+            assert batch.result_slot is not None
+            if batch.waiting > batch.borrowers:
+                self.result_slots.move(batch.result_slot, "ready")
+            else:
+                self._unblended -= batch in computed_in
+                self.result_slots.move(batch.result_slot, "kept" if self.max_reserved else "free")
         if self.tiles_done == self.n_tiles and done.stored_px != self.total_px:
             raise CoverageError(
                 f"{self.total_px - done.stored_px} of {self.total_px} pixels were left without a "
@@ -276,24 +327,36 @@ class Scheduler:
 
     def _read(self) -> list[Instruction]:
         reads: list[Instruction] = []
-        stop = self.n_tiles if self._stop_batch == self.n_batches else 0
-        while self._next_read < stop and self.tile_slots.n_free and not self._stopping:
+        while self._may_read():
             reads.append(Read(self._next_read, self.tile_slots.take()))
             self._next_read += 1
         return reads
 
+    def _may_read(self) -> bool:
+        stop = min(self._stop_tile, self.tiles_done + self._read_ahead)
+        ended = self._stopping or self._stop_tile < self.n_tiles
+        return self._next_read < stop and self.tile_slots.n_free > 0 and not ended
+
     def _pack(self) -> list[Instruction]:
         packs: list[Instruction] = []
-        while self._next_pack < self._stop_batch and self.batch_slots.n_free and not self._stopping:
-            tiles = self._tiles_of(self._next_pack)
-            if any(tile not in self._tiles_ready for tile in tiles):
+        unpacked = self._results.unpacked
+        while unpacked and self.batch_slots.n_free and not self._stopping:
+            if len(unpacked[0].tiles) < self.batch_size and not self._fills_no_more():
                 break
-            slots = tuple(self._tiles_ready.pop(tile) for tile in tiles)
+            batch = unpacked.popleft()
+            slots = tuple(self._tiles_ready.pop(tile) for tile in batch.tiles)
             for slot in slots:
                 self.tile_slots.move(slot, "reading")
-            packs.append(Pack(self._next_pack, tiles, slots, self.batch_slots.take()))
-            self._next_pack += 1
+            packs.append(Pack(batch.number, slots, self.batch_slots.take()))
+            self._in_flight[batch.number] = batch
         return packs
+
+    def _fills_no_more(self) -> bool:
+        """Whether there is no tile for the batch that is being filled, or not soon."""
+        if self._next_placed == self._stop_tile:
+            return True
+        reading = self._next_placed < self._next_read or self._may_read()
+        return self.max_reserved > 0 and not reading and not self._in_flight
 
     def _run(self) -> list[Instruction]:
         runs: list[Instruction] = []
@@ -302,19 +365,25 @@ class Scheduler:
             loads[run.worker] += 1
         while (
             self._packed
-            and self.result_slots.n_free
             and min(loads) < self.runs_per_worker
             and not self._stopping
+            and self._unblended < self.result_slots.n_slots - self.max_reserved
         ):
             batch = min(self._packed)
             batch_slot = self._packed.pop(batch)
             worker = loads.index(min(loads))
             loads[worker] += 1
             self.batch_slots.move(batch_slot, "reading")
-            run = Run(worker, batch, batch_slot, self.result_slots.take(), self.tiles_at_once)
+            run = Run(worker, batch, batch_slot, self._take_result_slot(), self.tiles_at_once)
+            self._unblended += 1
             self._running[batch] = run
             runs.append(run)
         return runs
+
+    def _take_result_slot(self) -> int:
+        if not self.result_slots.n_free:
+            self.result_slots.move(self._results.let_go(), "free")
+        return self.result_slots.take()
 
     def _accumulate(self) -> list[Instruction]:
         if self._accumulating:
@@ -335,22 +404,32 @@ class Scheduler:
         return [self._next_blend()]
 
     def _blend_is_due(self) -> bool:
-        return self.tiles_done // self.batch_size in self._results or self._open_batch is not None
+        return self.tiles_done < self._blend_stop and self._results.is_due(self.tiles_done)
 
     def _next_blend(self) -> Blend:
-        batch = self.tiles_done // self.batch_size
-        tiles = self._tiles_of(batch)
-        held = self._tiles_held.get(batch, ())
-        if self._open_batch is None:
-            self._open_batch = batch
-            self._open_slot = self._results.pop(batch)
-            self.result_slots.move(self._open_slot, "reading")
-            for slot in held:
-                self.tile_slots.move(slot, "reading")
-        first = self.tiles_done - tiles[0]
-        row_stop = self.tiles_done - self.tiles_done % self.tiles_per_row + self.tiles_per_row
-        stop = min(len(tiles), row_stop - tiles[0])
-        return Blend(batch, first, tiles[first:stop], held[first:stop], self._open_slot)
+        """The next tiles of the row that one batch computed, and between them those that borrow."""
+        first = self.tiles_done
+        row_stop = first - first % self.tiles_per_row + self.tiles_per_row
+        stop = min(row_stop, self._blend_stop, first + max(self.batch_size, _MIN_BLEND_TILES))
+        computed_in: Batch | None = None
+        places: list[tuple[int, int]] = []
+        for tile in range(first, stop):
+            if not self._results.is_due(tile):
+                break
+            place = self._results.place(tile)
+            if not place.borrowed:
+                if computed_in not in (None, place.batch):
+                    break
+                computed_in = place.batch
+            assert place.batch.result_slot is not None
+            places.append((place.batch.result_slot, place.index))
+        tiles = tuple(range(first, first + len(places)))
+        held = tuple(self._tiles_held.pop(tile) for tile in tiles) if self.tiles_kept else ()
+        for slot in dict.fromkeys(slot for slot, _ in places):
+            self.result_slots.move(slot, "reading")
+        for slot in held:
+            self.tile_slots.move(slot, "reading")
+        return Blend(tiles, tuple(places), held)
 
     def _write(self) -> list[Instruction]:
         last = self.rows_finished_px == self.total_rows_px
@@ -358,10 +437,6 @@ class Scheduler:
             return []
         self._writing = True
         return [Write(self.rows_finished_px, last)]
-
-    def _tiles_of(self, batch: int) -> tuple[int, ...]:
-        first = batch * self.batch_size
-        return tuple(range(first, min(first + self.batch_size, self.n_tiles)))
 
 
 def _tiles(count: int) -> str:

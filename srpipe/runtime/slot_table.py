@@ -7,8 +7,9 @@ from collections import deque
 _NEXT_STATE = {
     "free": {"writing"},
     "writing": {"ready", "free"},
-    "ready": {"reading"},
-    "reading": {"ready", "free"},
+    "ready": {"reading", "free"},
+    "reading": {"ready", "kept", "free"},
+    "kept": {"reading", "free"},
 }
 
 

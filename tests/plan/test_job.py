@@ -105,8 +105,22 @@ def test_slots_do_not_grow_with_the_image(tmp_path: Path) -> None:
         make_test_plan(tmp_path, image={"size": Size(side, side)}, tile_size=512)
         for side in (16_384, 32_768, 400_000)
     )
-    assert narrow.slot_counts.result > wide.slot_counts.result == wider.slot_counts.result == 4
+    counts = [plan.slot_counts.result for plan in (narrow, wide, wider)]
+    assert counts[0] > counts[1] == counts[2] == wide.slot_counts.batch + 1 == 5
     assert wider.slot_bytes <= wide.slot_bytes * 1.2 <= narrow.slot_bytes * 1.2
+
+
+def test_results_are_used_again_only_where_companions_do_not_count(tmp_path: Path) -> None:
+    exact, inexact = {"batch_exact": True}, {"batch_exact": False}
+    for model, batch_size, reuse, expected in (
+        (exact, 4, True, True), (exact, 4, False, False),
+        (inexact, 4, True, False), (inexact, 1, True, True),
+    ):  # fmt: skip
+        plan = make_test_plan(tmp_path, model=model, batch_size=batch_size, reuse=reuse)
+        assert plan.reuse == expected
+        counts = plan.slot_counts
+        assert (counts.reserved > 0) == expected
+        assert counts.result - counts.reserved >= counts.batch
 
 
 def test_only_seams_are_float(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ ROW_PX = 10
 
 def make(
     n_tiles: int, batch: int = 1, workers: int = 1, runs: int = 1, *, kept: bool = False,
-    tile_slots: int = 8, batch_slots: int = 3, result_slots: int = 3, first: int = 0,
+    tile_slots: int = 8, batch_slots: int = 3, result_slots: int = 3, first: int = 0, reserved: int = 0,
 ) -> Scheduler:  # fmt: skip
     rows_px = ROW_PX * -(-n_tiles // ROW_TILES)
     return Scheduler(
@@ -39,16 +40,30 @@ def make(
         total_px=rows_px * 7,
         max_lag_px=2 * ROW_PX,
         batch_may_shrink=True,
+        max_reserved=reserved,
         first_tile=first,
         rows_finished_px=rows_px if first == n_tiles else ROW_PX * (first // ROW_TILES),
     )
 
 
 class World:
-    """Carries instructions out in any order, and checks who touches which slot."""
+    """Carries instructions out in any order, and checks who touches which slot and what is in it.
 
-    def __init__(self, scheduler: Scheduler, seed: int) -> None:
+    Tile ``i`` has the pixels ``pixels[i]``; without them every tile has its own. The reader remembers
+    one of the tiles of every kind, or at times another, as one that forgets does.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, seed: int, pixels: Sequence[int] = (), forgets: float = 0
+    ) -> None:
         self.scheduler = scheduler
+        self.pixels = pixels or range(scheduler.n_tiles)
+        self.forgets = forgets
+        self.seen: dict[int, int] = {}
+        self.tile_slots: dict[int, int] = {}
+        self.batch_slots: dict[int, list[int]] = {}
+        self.result_slots: dict[int, list[int]] = {}
+        self.computed = 0
         self.random = random.Random(seed)
         self.under_way: list[Instruction] = []
         self.blended: list[int] = list(range(scheduler.first_tile))
@@ -64,12 +79,13 @@ class World:
             match instruction:
                 case Read(_, slot):
                     users.append(("tile", slot))
-                case Pack(_, _, slots, batch_slot):
+                case Pack(_, slots, batch_slot):
                     users += [("tile", slot) for slot in slots] + [("batch", batch_slot)]
                 case Run(_, _, batch_slot, result_slot, _):
                     users += [("batch", batch_slot), ("result", result_slot)]
-                case Blend(_, _, _, slots, result_slot):
-                    users += [("tile", slot) for slot in slots] + [("result", result_slot)]
+                case Blend(_, places, slots):
+                    users += [("tile", slot) for slot in slots]
+                    users += [("result", slot) for slot in {slot for slot, _ in places}]
         return users
 
     def take(self, instructions: list[Instruction]) -> None:
@@ -95,12 +111,27 @@ class World:
 
     def carry_out(self, instruction: Instruction) -> Done:
         match instruction:
-            case Read(tile, _):
+            case Read(tile, slot):
                 self.read.append(tile)
+                self.tile_slots[slot] = pixels = self.pixels[tile]
+                if self.random.random() < self.forgets:
+                    self.seen.pop(pixels, None)
+                same_as = self.seen.setdefault(pixels, tile)
+                return Done(instruction, 0.0, same_as=None if same_as == tile else same_as)
+            case Pack(_, slots, batch_slot):
+                assert 1 <= len(slots) <= self.scheduler.batch_size
+                self.batch_slots[batch_slot] = [self.tile_slots[slot] for slot in slots]
+            case Run(_, _, batch_slot, result_slot, _):
+                self.result_slots[result_slot] = list(self.batch_slots[batch_slot])
+                self.computed += len(self.batch_slots[batch_slot])
             case Save():
                 self.saved = len(self.blended)
-            case Blend(batch, first, tiles, _, _):
-                assert tiles[0] == batch * self.scheduler.batch_size + first
+            case Blend(tiles, places, slots):
+                assert tiles == tuple(range(len(self.blended), len(self.blended) + len(tiles)))
+                for tile, (slot, place) in zip(tiles, places, strict=True):
+                    assert self.result_slots[slot][place] == self.pixels[tile]
+                held = [self.tile_slots[slot] for slot in slots]
+                assert held == [self.pixels[tile] for tile in tiles] * self.scheduler.tiles_kept
                 assert len({tile // ROW_TILES for tile in tiles}) == 1
                 row = tiles[0] // ROW_TILES
                 assert tiles[0] % ROW_TILES or self.saved == tiles[0], f"row {row} began too soon"
@@ -177,9 +208,96 @@ def test_every_tile_goes_through_once_in_raster_order(
         assert table.n_free == table.n_slots
 
 
-def _until_stuck(scheduler: Scheduler, stalled: type) -> int:
+@given(
+    pixels=st.lists(st.integers(0, 5), min_size=1, max_size=80),
+    batch=st.integers(1, 8),
+    workers=st.integers(1, 3),
+    runs=st.integers(1, 3),
+    kept=st.booleans(),
+    slots=st.tuples(st.integers(1, 20), st.integers(1, 5), st.integers(2, 6)),
+    reserved=st.integers(1, 5),
+    first=st.integers(0, 80),
+    forgets=st.sampled_from([0, 0.3]),
+    losses=st.sampled_from([0, 0.1]),
+    saves=st.sampled_from([0, 0.3]),
+    seed=st.integers(0, 2**32),
+)
+def test_tiles_that_repeat_get_a_result_of_their_pixels(
+    pixels: list[int], batch: int, workers: int, runs: int, kept: bool, slots: tuple[int, int, int],
+    reserved: int, first: int, forgets: float, losses: float, saves: float, seed: int,
+) -> None:  # fmt: skip
+    tiles, batches, results = slots
+    first = min(first, len(pixels))
+    scheduler = make(
+        len(pixels), batch, workers, runs, kept=kept, tile_slots=tiles, batch_slots=batches,
+        result_slots=results, first=first, reserved=min(reserved, results - 1),
+    )  # fmt: skip
+    world = World(scheduler, seed, pixels, forgets)
+    world.run(losses, saves)
+    assert world.read == list(range(first, len(pixels)))
+    assert world.blended == list(range(len(pixels)))
+    assert len(pixels) - first - scheduler.reused_tiles <= world.computed
+    if not losses:
+        assert world.computed == len(pixels) - first - scheduler.reused_tiles
+    for table in (scheduler.tile_slots, scheduler.batch_slots):
+        assert table.n_free == table.n_slots
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_a_background_is_computed_once(batch: int) -> None:
+    """Two batches of other tiles, and rows of background."""
+    pixels = [0] * 200 + list(range(1, 2 * batch + 1)) + [0] * 200
+    scheduler = make(len(pixels), batch, runs=2, result_slots=4, reserved=1)
+    world = World(scheduler, 1, pixels)
+    world.run()
+    assert world.computed == 2 * batch + 1
+    assert scheduler.reused_tiles == 399
+
+
+def test_a_photograph_does_not_drive_the_background_out() -> None:
+    pixels = [0, 0] + [n if n % 20 else 0 for n in range(1, 400)]
+    scheduler = make(len(pixels), result_slots=4, reserved=1)
+    world = World(scheduler, 1, pixels)
+    world.run()
+    assert scheduler.reused_tiles == pixels.count(0) - 1
+
+
+def test_reading_goes_only_so_far_ahead_of_what_is_blended() -> None:
+    few = _until_stuck(make(1000, reserved=2), Blend, [0] * 1000)
+    many = _until_stuck(make(100_000, reserved=2), Blend, [0] * 100_000)
+    assert few == many < 400
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_stopped_job_leaves_what_only_repeats(batch: int) -> None:
+    scheduler = make(1000, batch, reserved=2)
+    world = World(scheduler, 0, [0] * 1000)
+    world.take(scheduler.start())
+    while len(world.blended) < 100:
+        world.step()
+    world.take(scheduler.stop())
+    world.rest()
+    assert world.saved == len(world.blended) < 120
+
+
+def test_tiles_before_one_that_cannot_be_read_are_finished_even_if_they_fill_no_batch() -> None:
+    scheduler = make(50, 8, reserved=2, tile_slots=16)
+    world = World(scheduler, 0, [min(tile % 7, 5) for tile in range(50)])
+    world.take(scheduler.start())
+    while not any(isinstance(i, Read) and i.tile == 43 for i in world.under_way):
+        world.step()
+    while (broken := next(i for i in world.under_way if isinstance(i, Read))).tile < 43:
+        world.under_way.remove(broken)
+        world.take(scheduler.on_done(world.carry_out(broken)))
+    world.under_way.remove(broken)
+    world.take(scheduler.on_failed(broken))
+    world.rest()
+    assert world.saved == 43
+
+
+def _until_stuck(scheduler: Scheduler, stalled: type, pixels: Sequence[int] = ()) -> int:
     """Tiles read when everything is carried out except one kind of instruction."""
-    world = World(scheduler, 0)
+    world = World(scheduler, 0, pixels)
     world.take(scheduler.start())
     while True:
         able = [i for i in world.under_way if not isinstance(i, stalled)]
@@ -221,14 +339,17 @@ def test_slots_change_hands_only_as_the_table_says() -> None:
     batch=st.integers(1, 8),
     workers=st.integers(1, 3),
     kept=st.booleans(),
+    repeating=st.booleans(),
     steps=st.integers(0, 200),
     seed=st.integers(0, 2**32),
 )
 def test_a_stopped_job_comes_to_rest_with_a_checkpoint(
-    n_tiles: int, batch: int, workers: int, kept: bool, steps: int, seed: int
+    n_tiles: int, batch: int, workers: int, kept: bool, repeating: bool, steps: int, seed: int
 ) -> None:
-    scheduler = make(n_tiles, batch, workers, 2, kept=kept, tile_slots=3 * batch)
-    world = World(scheduler, seed)
+    scheduler = make(
+        n_tiles, batch, workers, 2, kept=kept, tile_slots=3 * batch, reserved=2 * repeating
+    )
+    world = World(scheduler, seed, [tile % 3 for tile in range(n_tiles)] if repeating else ())
     world.take(scheduler.start())
     for _ in range(steps):
         if scheduler.finished:
@@ -240,7 +361,7 @@ def test_a_stopped_job_comes_to_rest_with_a_checkpoint(
     assert {run.batch for run in begun} <= running
     world.rest()
     assert world.saved == len(world.blended) == scheduler.tiles_done
-    if running:
+    if running and not repeating:
         assert scheduler.tiles_done >= min(n_tiles, (max(running) + 1) * batch)
 
 

@@ -41,6 +41,16 @@ def model(tmp_path: Path) -> Path:
     return build_compact(tmp_path / "tiny.onnx", settings)
 
 
+def test_reuse_benchmark(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["reuse", "--picture", str(PHOTOGRAPH), "--mp", "2", "--runs", "1"]
+    assert bench.main([*arguments, "--model", str(model), "--folder", str(tmp_path)]) == 0
+    scan, photograph = capsys.readouterr().out.strip().splitlines()[-2:]
+    tiles, repeated = (int(cell.split()[0]) for cell in scan.split("|")[3:5])
+    assert repeated >= 0.6 * tiles - 1
+    assert photograph.split("|")[4].strip() == "0 (0.0%)"
+    assert list(tmp_path.iterdir()) == [model]
+
+
 def test_pipeline_benchmark(picture: Path, model: Path, tmp_path: Path, capsys):
     answer = tmp_path / "answer.json"
     arguments = ["pipeline", "--picture", str(picture), "--min-mp", "0.01", "--runs", "1"]

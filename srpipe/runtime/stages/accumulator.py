@@ -33,11 +33,13 @@ class Accumulator:
         return Done(instruction, busy_s, self._canvas.finished_rows_px, self._canvas.stored_px)
 
     def _blend(self, instruction: Blend) -> None:
-        results = self._slots.results[instruction.result_slot]
-        for i, tile in enumerate(instruction.tiles):
-            slots = instruction.tile_slots
+        slots = instruction.tile_slots
+        for i, (tile, (slot, place)) in enumerate(
+            zip(instruction.tiles, instruction.places, strict=True)
+        ):
             source = self._slots.tiles[slots[i]] if slots else None
-            self._canvas.add(tile, self._colour.unpack(results[instruction.first + i], source))
+            result = self._slots.results[slot][place]
+            self._canvas.add(tile, self._colour.unpack(result, source))
 
     def abort(self) -> None:
         """Nothing to undo."""
