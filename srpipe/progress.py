@@ -159,6 +159,19 @@ def summary(report: Report) -> str:
     )
 
 
+def stage_lines(report: Report) -> list[str]:
+    """A line for each stage: shares of the time that it was busy, or waited; then the bottleneck."""
+    lines = []
+    for name, times in report.stages.items():
+        busy, starved, blocked = (
+            f"{seconds / max(report.seconds, 1e-9):4.0%}"
+            for seconds in (times.busy_s, times.waiting_for_input_s, times.waiting_for_room_s)
+        )
+        lines.append(f"{name:11} busy {busy}, waiting for input {starved}, for room {blocked}")
+    busiest = max(report.stage_s, key=lambda name: report.stage_s[name], default=None)
+    return [*lines, f"the {busiest} was the busiest"] if busiest else lines
+
+
 def format_seconds(seconds: float) -> str:
     """``4.2 s``, ``3:07``, ``1:02:45``."""
     if seconds < 60:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from srpipe.api import enhance
 from srpipe.errors import Interrupted, SrpipeError
-from srpipe.progress import ProgressKind, make_renderer
+from srpipe.progress import ProgressKind, make_renderer, stage_lines
 from srpipe.settings import (
     DEFAULT_CHECKPOINT_EVERY_S,
     DEFAULT_MODEL,
@@ -193,6 +193,6 @@ def run(options: argparse.Namespace) -> int:
             renderer.error(error, exit_code)
             return exit_code
         renderer.report(report)
-    for stage, busy_s in report.stage_s.items():
-        logger.info("%s: busy %.1f s", stage, busy_s)
+    for line in stage_lines(report):
+        logger.info("%s", line)
     return 0

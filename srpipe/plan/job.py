@@ -94,6 +94,11 @@ class Plan:
         return self.device != "cpu"
 
     @property
+    def own_processes(self) -> bool:
+        """Whether each stage has a process of its own."""
+        return not self.serial
+
+    @property
     def run_threads(self) -> int:
         """Cores of one run."""
         return max(1, self.threads // self.runners)

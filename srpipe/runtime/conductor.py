@@ -60,7 +60,9 @@ class Conductor:
 
     def start(self) -> list[Instruction]:
         """The first instructions."""
-        return self.scheduler.start()
+        instructions = self.scheduler.start()
+        self._monitor.note_loads(self.scheduler)
+        return instructions
 
     def on_done(self, done: Done) -> list[Instruction]:
         """Take note that an instruction was carried out; returns what can be done now.
@@ -70,6 +72,7 @@ class Conductor:
         """
         instructions = self.scheduler.on_done(done)
         self._monitor.on_done(done, self.scheduler)
+        self._monitor.note_loads(self.scheduler)
         if isinstance(done.instruction, Save):
             self._saved_s = time.monotonic()
         return instructions

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from srpipe.plan.geometry import Rect, Size
 from srpipe.plan.job import Plan
+from srpipe.runtime.activity import Activity, StageTime
 from srpipe.runtime.messages import Blend, Done
 from srpipe.runtime.scheduler import Scheduler
-from srpipe.runtime.stages import STAGES, stage_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,14 @@ class Report:
     engine: Literal["serial", "local"]
     seconds: float
     """The whole job, from plan to file in place."""
-    stage_s: dict[str, float] = field(default_factory=dict)
-    """Seconds each stage was busy, all its threads added up; the writer: seconds others waited."""
+    stages: dict[str, StageTime] = field(default_factory=dict)
+    """What each stage did with the time, in the order a pixel travels. The writer is busy where others
+    wait for it; in a process of its own, while its processor is."""
+
+    @property
+    def stage_s(self) -> dict[str, float]:
+        """Seconds each stage was busy, the mean over those of its hands that work at the same time."""
+        return {name: times.busy_s for name, times in self.stages.items()}
 
     @property
     def output_mp_per_s(self) -> float:
@@ -97,7 +103,7 @@ class Monitor:
         self._plan = plan
         self._callback = callback
         self._begin_s = begin_s
-        self._stage_s = dict.fromkeys(STAGES, 0.0)
+        self._activity = Activity({"worker": plan.workers * plan.runners})
         self._first_tile = 0
         self._filled_tiles: tuple[int, ...] = ()
         self._reused_tiles = 0
@@ -109,11 +115,15 @@ class Monitor:
 
     def on_done(self, done: Done, scheduler: Scheduler) -> None:
         """Take note of a carried-out instruction."""
-        self._stage_s[stage_of(done.instruction)] += done.busy_s
+        self._activity.done(done)
         self._filled_tiles = scheduler.filled_tiles
         self._reused_tiles = scheduler.reused_tiles
         if isinstance(done.instruction, Blend):
             self._tell("running", scheduler.tiles_done)
+
+    def note_loads(self, scheduler: Scheduler) -> None:
+        """Take note of what the stages have to do from now on."""
+        self._activity.note(scheduler.loads())
 
     def finished(self) -> Report:
         """Tell that the output is in place, and sum up."""
@@ -138,7 +148,7 @@ class Monitor:
             device=plan.device,
             engine="serial" if plan.serial else "local",
             seconds=time.monotonic() - self._begin_s,
-            stage_s=self._stage_s,
+            stages=self._activity.times(),
         )
 
     def _tell(self, state: Literal["started", "running", "finished"], tiles_done: int) -> None:

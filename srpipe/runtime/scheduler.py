@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from srpipe.errors import CoverageError, StageError
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.plan.job import Plan
+from srpipe.runtime.activity import Load
 from srpipe.runtime.messages import Blend, Done, Instruction, Pack, Read, Run, Save, Write
 from srpipe.runtime.results import Batch, Results
 from srpipe.runtime.slot_table import SlotTable
@@ -189,6 +190,21 @@ class Scheduler:
                 self.rows_written_px = stop_row
                 self.finished = last
         return self._next_instructions()
+
+    def loads(self) -> dict[str, Load]:
+        """What each stage has to do now, and whether it lacks room to do more."""
+        unpacked = self._results.unpacked
+        batch_ready = bool(unpacked) and len(unpacked[0].tiles) == self.batch_size
+        more_to_read = self._next_read < self._stop_tile and not self._ending
+        return {
+            "reader": Load(self.tile_slots.count("writing"), more_to_read and not self._may_read()),
+            "batcher": Load(
+                self.batch_slots.count("writing"), batch_ready and not self.batch_slots.n_free
+            ),
+            "worker": Load(len(self._running), bool(self._packed) and not self._may_run()),
+            "accumulator": Load(int(self._accumulating), self._blend_is_due()),
+            "writer": Load(int(self._writing), lacks_room=False),
+        }
 
     def save_soon(self) -> list[Instruction]:
         """Make a checkpoint as soon as the accumulator is free."""
@@ -367,7 +383,7 @@ class Scheduler:
             self._packed
             and min(loads) < self.runs_per_worker
             and not self._stopping
-            and self._unblended < self.result_slots.n_slots - self.max_reserved
+            and self._may_run()
         ):
             batch = min(self._packed)
             batch_slot = self._packed.pop(batch)
@@ -379,6 +395,10 @@ class Scheduler:
             self._running[batch] = run
             runs.append(run)
         return runs
+
+    def _may_run(self) -> bool:
+        """Whether there is a result slot for one more batch."""
+        return self._unblended < self.result_slots.n_slots - self.max_reserved
 
     def _take_result_slot(self) -> int:
         if not self.result_slots.n_free:

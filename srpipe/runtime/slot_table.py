@@ -30,6 +30,10 @@ class SlotTable:
         """Slots that can be taken."""
         return len(self._free)
 
+    def count(self, state: str) -> int:
+        """Slots in a state."""
+        return self._states.count(state)
+
     def take(self) -> int:
         """A free slot, now in state writing."""
         slot = self._free.popleft()
