@@ -22,6 +22,8 @@ _QUEUE_BYTES = 8_000_000
 _QUEUE_TILES = 32
 # Hashes remembered at most, each at the place that its highest bits name.
 _PLACE_BITS = 16
+# For the last bytes of a tile, less than a word: an odd number of no pattern too.
+_REST_FACTOR = 0x9E3779B97F4A7C15
 
 Queue = OrderedDict[int, tuple[int, Pixels]]
 """By hash: the tile, and its pixels; the next to go comes first."""
@@ -44,7 +46,7 @@ class SeenTiles:
         self._factors = random.integers(2**64, size=tile_bytes // 8, dtype=np.uint64) | np.uint64(1)
         self._once: Queue = OrderedDict()
         self._again: Queue = OrderedDict()
-        self._hashes = np.zeros(1 << _PLACE_BITS, np.uint64)
+        self._hashes = np.ones(1 << _PLACE_BITS, np.uint64)
 
     def find(self, tile: int, pixels: Pixels) -> int | None:
         """The tile that has the same pixels, if one is remembered; else ``tile`` is remembered.
@@ -56,8 +58,7 @@ class SeenTiles:
         Returns:
             A tile seen before: the same one as for every tile of these pixels while it is remembered.
         """
-        words = pixels.reshape(-1).view(np.uint8)[: 8 * len(self._factors)].view(np.uint64)
-        key = int(np.dot(words, self._factors))  # modulo 2**64
+        key = self._hash(pixels.reshape(-1).view(np.uint8))
         for queue in (self._again, self._once):
             if key in queue:
                 other, remembered = queue.pop(key)
@@ -74,6 +75,12 @@ class SeenTiles:
         np.copyto(room, pixels)
         queue[key] = tile, room
         return None
+
+    def _hash(self, values: npt.NDArray[np.uint8]) -> int:
+        whole = 8 * len(self._factors)
+        words = int(np.dot(values[:whole].view(np.uint64), self._factors))
+        rest = int.from_bytes(values[whole:].tobytes(), "little")
+        return (words + rest * _REST_FACTOR) % 2**64
 
     def _remember(self, queue: Queue, key: int, tile: int, pixels: Pixels) -> None:
         if len(queue) == self._capacity:
