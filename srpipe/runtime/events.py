@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from srpipe.plan.geometry import Rect, Size
-from srpipe.plan.job import Plan
+from srpipe.plan.job import Plan, ResolvedEngine
 from srpipe.runtime.messages import Blend, Done
 from srpipe.runtime.scheduler import Scheduler
 from srpipe.runtime.stages import STAGES, stage_of
@@ -61,7 +61,7 @@ class Report:
     workers: int
     threads: int
     device: str
-    engine: Literal["serial", "local"]
+    engine: ResolvedEngine
     seconds: float
     """The whole job, from plan to file in place."""
     stage_s: dict[str, float] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Monitor:
             workers=plan.workers,
             threads=plan.threads,
             device=plan.device,
-            engine="serial" if plan.serial else "local",
+            engine=plan.engine,
             seconds=time.monotonic() - self._begin_s,
             stage_s=self._stage_s,
         )
