@@ -38,7 +38,7 @@ from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import OutputSpec, parse_output
 from srpipe.runtime.conductor import Conductor
 from srpipe.runtime.events import Monitor, ProgressCallback, Report
-from srpipe.runtime.sessions import Sessions
+from srpipe.runtime.warm import Warm
 from srpipe.settings import (
     DEFAULT_CHECKPOINT_EVERY_S,
     DEFAULT_MODEL,
@@ -229,7 +229,7 @@ def run_job(
     progress: ProgressCallback | None,
     begin_s: float,
     stop: StopRequest,
-    sessions: Sessions | None = None,
+    warm: Warm | None = None,
 ) -> Report:
     """Carry out a plan, from the last checkpoint on if there is one.
 
@@ -238,7 +238,7 @@ def run_job(
         progress: called with every progress event.
         begin_s: when the request was made, monotonic clock.
         stop: how the run can be asked to stop.
-        sessions: shared with other jobs of this process; None: the job has its own.
+        warm: what other jobs of this process left, or share; None: nothing.
 
     Raises:
         RequestError: too little space, or the job folder is in use or holds another job.
@@ -254,7 +254,7 @@ def run_job(
         else:
             monitor.started(at.next_tile)
             try:
-                _run(plan, at, folder, monitor, stop, sessions)
+                _run(plan, at, folder, monitor, stop, warm or Warm())
             except BaseException as error:
                 tiles = folder.keep_or_remove()
                 if tiles and isinstance(error, RunError | Interrupted):
@@ -274,7 +274,7 @@ def _run(
     folder: JobFolder,
     monitor: Monitor,
     stop: StopRequest,
-    sessions: Sessions | None,
+    warm: Warm,
 ) -> None:
     partial_output = os.fspath(folder.partial_output)
     conductor = Conductor(plan, at, monitor, stop, folder.beat)
@@ -282,11 +282,11 @@ def _run(
     if plan.engine == "serial":
         from srpipe.engines.serial import run_serial
 
-        run_serial(plan, at, partial_output, conductor, sessions)
+        run_serial(plan, at, partial_output, conductor, warm)
     elif plan.engine == "threads":
         from srpipe.engines.threads import run_threads
 
-        run_threads(plan, at, partial_output, conductor, sessions)
+        run_threads(plan, at, partial_output, conductor, warm)
     else:
         from srpipe.engines.local import run_local
 

@@ -17,7 +17,7 @@ from srpipe.api import PathLike, prepare, run_job, start_model
 from srpipe.errors import SettingsError, SrpipeError
 from srpipe.io.processor import available_cores
 from srpipe.runtime.events import ProgressCallback, Report
-from srpipe.runtime.sessions import Sessions
+from srpipe.runtime.warm import Warm
 from srpipe.settings import DEFAULT_MODEL, Settings
 from srpipe.stop import StopRequest
 
@@ -51,7 +51,7 @@ class Enhancer:
         """
         self.settings = Settings(model=os.fspath(model), **settings)
         self._started = start_model(self.settings)
-        self._sessions = Sessions()
+        self._warm = Warm()
         self._under_way: list[StopRequest] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -86,7 +86,7 @@ class Enhancer:
         stop = stop or StopRequest()
         with self._taking_part(stop):
             plan = prepare(os.fspath(src), os.fspath(dst), settings, self._started)
-            return run_job(plan, progress, begin_s, stop, self._sessions)
+            return run_job(plan, progress, begin_s, stop, self._warm)
 
     def map(
         self,
@@ -144,7 +144,7 @@ class Enhancer:
             self._closed = True
             while self._under_way:
                 self._changed.wait(_WAIT_S)
-        self._sessions = Sessions()
+        self._warm = Warm()
 
     @contextlib.contextmanager
     def _taking_part(self, stop: StopRequest) -> Iterator[None]:

@@ -11,14 +11,15 @@ from srpipe.plan.job import Plan
 from srpipe.runtime.conductor import Conductor
 from srpipe.runtime.messages import Instruction
 from srpipe.runtime.sessions import Sessions
-from srpipe.runtime.slots import local_slots
+from srpipe.runtime.slots import Slots
 from srpipe.runtime.stages import STAGES, Stage, make_stage, stage_of
+from srpipe.runtime.warm import Warm
 
 logger = logging.getLogger(__name__)
 
 
 def run_serial(
-    plan: Plan, at: Checkpoint, partial_output: str, conductor: Conductor, sessions: Sessions | None
+    plan: Plan, at: Checkpoint, partial_output: str, conductor: Conductor, warm: Warm
 ) -> None:
     """Carry out ``plan`` from ``at`` on and leave the finished file at ``partial_output``.
 
@@ -27,13 +28,20 @@ def run_serial(
         at: how far its canvas is.
         partial_output: the file to write.
         conductor: of the job.
-        sessions: sessions that are shared with other jobs; None: the job has its own.
+        warm: what is there from earlier jobs, or shared with others.
 
     Raises:
         RunError: a stage failed; the unfinished file is removed.
         Interrupted: the run was asked to stop; likewise.
     """
-    slots = local_slots(plan)
+    with warm.memory.slots(plan) as slots:
+        _run(plan, at, partial_output, conductor, slots, warm.sessions)
+
+
+def _run(
+    plan: Plan, at: Checkpoint, partial_output: str, conductor: Conductor, slots: Slots,
+    sessions: Sessions,
+) -> None:  # fmt: skip
     stages: dict[str, Stage] = {}
     try:
         for name in STAGES:

@@ -20,7 +20,7 @@ from srpipe.plan.job import Plan
 from srpipe.runtime.failures import failed
 from srpipe.runtime.messages import Done, Failed, Instruction, Run
 from srpipe.runtime.sessions import Sessions
-from srpipe.runtime.slots import local_slots
+from srpipe.runtime.slots import Slots
 from srpipe.runtime.stages import STAGES, Stage, make_stage, stage_of
 
 _WAIT_S = 0.5
@@ -117,24 +117,20 @@ class StageThreadsOfJob:
     """All stages of one job; a context manager that leaves no thread behind."""
 
     def __init__(
-        self, plan: Plan, partial_output: str, at: Checkpoint, sessions: Sessions | None
+        self, plan: Plan, slots: Slots, partial_output: str, at: Checkpoint, sessions: Sessions
     ) -> None:
-        """Prepare to run ``plan`` from ``at`` on, with sessions from ``sessions`` if given."""
+        """Prepare to run ``plan`` from ``at`` on, with ``slots`` and workers' sessions from there."""
         self._plan = plan
+        self._slots = slots
         self._partial_output = partial_output
         self._at = at
-        self._sessions = sessions or Sessions()
+        self._sessions = sessions
         self._stages: dict[str, StageThreads] = {}
         self._events: queue.SimpleQueue[tuple[StageThreads, Done | Failed]] = queue.SimpleQueue()
         self._finished = False
 
     def __enter__(self) -> StageThreadsOfJob:
-        """Take the slots' memory and start every stage.
-
-        Raises:
-            SpaceError: too little memory.
-        """
-        self._slots = local_slots(self._plan)
+        """Start every stage."""
         try:
             for worker in range(self._plan.workers):
                 self._start("worker", worker)
