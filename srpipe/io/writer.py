@@ -105,7 +105,9 @@ class ImageWriter:
         self._encoded: Any = None
         self._given_up = False
         self._deflate = zlib.compressobj(level=0)
-        self._thread = threading.Thread(target=self._save, args=(read_end,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._save, args=(read_end,), name="srpipe-saver", daemon=True
+        )
         self._thread.start()
         height = plan.output_size.height
         header = struct.pack(">IIBBBBB", _GATE_WIDTH_PX, height, 8, 0, 0, 0, 0)
