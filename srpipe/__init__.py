@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from srpipe.api import enhance
+    from srpipe.enhancer import Enhancer
     from srpipe.errors import (
         CoverageError,
         DeviceError,
@@ -45,6 +46,7 @@ __all__ = [
     "Conversion",
     "CoverageError",
     "DeviceError",
+    "Enhancer",
     "ImageInfo",
     "InferenceError",
     "InputError",
@@ -81,6 +83,7 @@ _HOMES = {
     "Conversion": "srpipe.models.convert",
     "CoverageError": "srpipe.errors",
     "DeviceError": "srpipe.errors",
+    "Enhancer": "srpipe.enhancer",
     "ImageInfo": "srpipe.plan.image_info",
     "InferenceError": "srpipe.errors",
     "InputError": "srpipe.errors",

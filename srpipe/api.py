@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -37,6 +38,7 @@ from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import OutputSpec, parse_output
 from srpipe.runtime.conductor import Conductor
 from srpipe.runtime.events import Monitor, ProgressCallback, Report
+from srpipe.runtime.warm import Warm
 from srpipe.settings import (
     DEFAULT_CHECKPOINT_EVERY_S,
     DEFAULT_MODEL,
@@ -60,6 +62,7 @@ __all__ = [
     "read_image_info",
     "read_model_metadata",
     "run_job",
+    "start_model",
 ]
 
 logger = logging.getLogger(__name__)
@@ -127,8 +130,8 @@ def enhance(
         job_dir: folder for the job's own files. None: ``dst`` + ``.srpipe``.
         progress: called with a :class:`ProgressEvent` from the calling thread.
         overwrite: replace ``dst`` if it exists.
-        engine: ``serial`` runs all stages in this process, ``local`` gives each its own, ``auto``
-            takes ``serial`` where there are few tiles.
+        engine: ``serial`` runs all stages in the calling thread, ``threads`` each in a thread of
+            this process, ``local`` each in a process of its own; ``auto``: by the number of tiles.
         fresh: start over, whatever the job folder holds.
         checkpoint_every_s: seconds between checkpoints; each row of tiles ends with one too.
         on_error: ``fill`` goes on where the input cannot be read, with what could be decoded, and
@@ -180,8 +183,17 @@ def enhance(
     return run_job(plan, progress, begin_s, stop or StopRequest())
 
 
-def prepare(src: str, dst: str, settings: Settings) -> Plan:
+def prepare(
+    src: str, dst: str, settings: Settings, started: tuple[str, ModelInfo] | None = None
+) -> Plan:
     """Check a request and decide everything about it; nothing is written.
+
+    Args:
+        src: the input.
+        dst: the output, options in brackets behind it.
+        settings: what is asked for.
+        started: device and model, as :func:`start_model` found them for the same model settings;
+            None: they are found out.
 
     Raises:
         RequestError: the request cannot be carried out.
@@ -198,7 +210,7 @@ def prepare(src: str, dst: str, settings: Settings) -> Plan:
     _check_output_place(output, settings, job_dir)
     if image.pages > 1:
         logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)
-    device, model = _start_model(settings)
+    device, model = started or start_model(settings)
     plan = make_plan(
         settings,
         image,
@@ -213,7 +225,11 @@ def prepare(src: str, dst: str, settings: Settings) -> Plan:
 
 
 def run_job(
-    plan: Plan, progress: ProgressCallback | None, begin_s: float, stop: StopRequest
+    plan: Plan,
+    progress: ProgressCallback | None,
+    begin_s: float,
+    stop: StopRequest,
+    warm: Warm | None = None,
 ) -> Report:
     """Carry out a plan, from the last checkpoint on if there is one.
 
@@ -222,6 +238,7 @@ def run_job(
         progress: called with every progress event.
         begin_s: when the request was made, monotonic clock.
         stop: how the run can be asked to stop.
+        warm: what other jobs of this process left, or share; None: nothing.
 
     Raises:
         RequestError: too little space, or the job folder is in use or holds another job.
@@ -237,7 +254,7 @@ def run_job(
         else:
             monitor.started(at.next_tile)
             try:
-                _run(plan, at, folder, monitor, stop)
+                _run(plan, at, folder, monitor, stop, warm or Warm())
             except BaseException as error:
                 tiles = folder.keep_or_remove()
                 if tiles and isinstance(error, RunError | Interrupted):
@@ -252,15 +269,24 @@ def run_job(
 
 
 def _run(
-    plan: Plan, at: Checkpoint, folder: JobFolder, monitor: Monitor, stop: StopRequest
+    plan: Plan,
+    at: Checkpoint,
+    folder: JobFolder,
+    monitor: Monitor,
+    stop: StopRequest,
+    warm: Warm,
 ) -> None:
     partial_output = os.fspath(folder.partial_output)
     conductor = Conductor(plan, at, monitor, stop, folder.beat)
     stop.heeded = True
-    if plan.serial:
+    if plan.engine == "serial":
         from srpipe.engines.serial import run_serial
 
-        run_serial(plan, at, partial_output, conductor)
+        run_serial(plan, at, partial_output, conductor, warm)
+    elif plan.engine == "threads":
+        from srpipe.engines.threads import run_threads
+
+        run_threads(plan, at, partial_output, conductor, warm)
     else:
         from srpipe.engines.local import run_local
 
@@ -272,6 +298,7 @@ def _add_how_to_go_on(error: SrpipeError, plan: Plan, tiles: int) -> None:
     error.args = (f"{error} {kept}: repeat the command to go on.",)
 
 
+@functools.cache
 def _software_versions() -> dict[str, str]:
     """Versions of everything whose arithmetic decides the bytes of a result."""
     versions = {
@@ -285,8 +312,12 @@ def _software_versions() -> dict[str, str]:
     return versions
 
 
-def _start_model(settings: Settings) -> tuple[str, ModelInfo]:
-    """The device that works, and the model as it is there."""
+def start_model(settings: Settings) -> tuple[str, ModelInfo]:
+    """The device that works, and the model as it is there.
+
+    Raises:
+        ModelError, DeviceError: there is none, or it cannot be used.
+    """
     device = resolve_device(settings.device)
     path = os.path.abspath(find_model(settings.model))
     value_range = settings.value_range

@@ -148,7 +148,7 @@ def make_renderer(kind: ProgressKind, stream: TextIO, name: str, *, quiet: bool)
 def summary(report: Report) -> str:
     """One line with a job's totals."""
     workers = f"{report.workers} worker{'s' if report.workers > 1 else ''}"
-    engine = "one process" if report.engine == "serial" else workers
+    engine = "one process" if report.engine != "local" else workers
     reused = f", {report.reused_tiles} of them repeated" if report.reused_tiles else ""
     return (
         f"{report.output}: {report.output_size} ({report.output_size.megapixels:.1f} MP) from "

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from srpipe.errors import SettingsError
 
 Blend = Literal["feather", "mean", "crop"]
-Engine = Literal["auto", "serial", "local"]
+Engine = Literal["auto", "serial", "threads", "local"]
 OnError = Literal["stop", "fill"]
 ChannelOrder = Literal["auto", "rgb", "bgr"]
 Transfer = Literal["auto", "float", "integer"]
@@ -69,7 +69,8 @@ class Settings:
     overwrite: bool = False
     """Replace an output that exists."""
     engine: Engine = "auto"
-    """serial (one process), local (all stages are processes), or auto: serial for few tiles."""
+    """serial (all stages in one thread), threads (a thread for every stage), local (a process for
+    every stage), or auto: by the number of tiles."""
     allow_untrusted: bool = False
     """Read formats too that libvips does not trust with files from strangers."""
     fresh: bool = False

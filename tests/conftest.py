@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,9 +83,10 @@ def shared_memory_names() -> set[str]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
-    """No test may leave a process or named shared memory."""
+    """No test may leave a process, a thread of a run, or named shared memory."""
     before = shared_memory_names()
     yield
+    assert not [thread.name for thread in threading.enumerate() if "srpipe" in thread.name]
     _, alive = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=5)
     assert not alive, f"processes left: {alive}"
     assert shared_memory_names() <= before

@@ -18,10 +18,10 @@ CLEAN_UP_S = 5.0
 
 @pytest.fixture
 def long_job(tmp_path: Path) -> list[str]:
-    """Arguments of a run that takes many seconds."""
+    """Arguments of a run that takes many seconds, and enough tiles for processes."""
     pixels = photograph_pixels(788, 1400).repeat(4, axis=0).repeat(3, axis=1)
     source = write_pixels(tmp_path / "in.tif", pixels)
-    return ["enhance", str(source), str(tmp_path / "out.tif"), "--progress", "json"]
+    return ["enhance", str(source), str(tmp_path / "out.tif"), "-t", "256", "--progress", "json"]
 
 
 def running(job: list[str]) -> tuple[subprocess.Popen[str], dict[str, psutil.Process]]:

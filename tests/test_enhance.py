@@ -41,13 +41,14 @@ def enhanced(source: Path, folder: Path, model: Path | str, **options: Any) -> n
 
 
 @pytest.mark.parametrize("options", PARITY, ids=str)
-def test_serial_and_local_engines_agree_byte_for_byte(
+def test_engines_agree_byte_for_byte(
     tmp_path: Path, photograph: Path, x2_model: Path, options: dict[str, Any]
 ) -> None:
     serial_options = {k: v for k, v in options.items() if k not in ("workers", "threads")}
     serial = enhanced(photograph, tmp_path, x2_model, engine="serial", **serial_options)
-    local = enhanced(photograph, tmp_path, x2_model, engine="local", **options)
-    np.testing.assert_array_equal(serial, local)
+    for engine in ("threads", "local"):
+        result = enhanced(photograph, tmp_path, x2_model, engine=engine, **options)
+        np.testing.assert_array_equal(result, serial)
 
 
 def test_result_does_not_depend_on_batch_size_or_workers(tmp_path: Path, photograph: Path) -> None:
@@ -56,8 +57,9 @@ def test_result_does_not_depend_on_batch_size_or_workers(tmp_path: Path, photogr
         same = enhanced(photograph, tmp_path, "lite-x2", engine="serial", batch_size=batch_size)
         np.testing.assert_array_equal(same, reference)
     for workers in (1, 2):
-        same = enhanced(photograph, tmp_path, "lite-x2", workers=workers, engine="local")
-        np.testing.assert_array_equal(same, reference)
+        for engine in ("threads", "local"):
+            same = enhanced(photograph, tmp_path, "lite-x2", workers=workers, engine=engine)
+            np.testing.assert_array_equal(same, reference)
 
 
 @pytest.mark.parametrize("layers", [2, 6])
@@ -116,7 +118,7 @@ def test_mean_is_a_plain_average_of_the_tiles(
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("bands", [1, 2, 3, 4])
-@pytest.mark.parametrize("engine", ["serial", "local"])
+@pytest.mark.parametrize("engine", ["serial", "threads", "local"])
 def test_identity_keeps_every_depth_and_band(
     tmp_path: Path, dtype: str, bands: int, engine: Any
 ) -> None:
@@ -280,7 +282,7 @@ def test_nan_is_an_error_that_names_the_tile(tmp_path: Path, blend: Blend) -> No
     pixels[100, 100] = 0
     source = write_pixels(tmp_path / "in.tif", pixels)
     model = elementwise_model(tmp_path / "log.onnx", "Log")
-    for engine in ("serial", "local"):
+    for engine in ("serial", "threads", "local"):
         with pytest.raises(
             srpipe.InferenceError, match=r"NaN or infinity in 3 values of tile 8 \("
         ):

@@ -118,7 +118,7 @@ def broken(request: pytest.FixtureRequest, tmp_path: Path, x2_model: Path) -> Br
     return broken
 
 
-@pytest.mark.parametrize("engine", ["serial", "local"])
+@pytest.mark.parametrize("engine", ["serial", "threads", "local"])
 def test_a_broken_input_says_where_and_keeps_what_is_done(broken: Broken, engine: str) -> None:
     with pytest.raises(srpipe.ReadError, match=r"cannot be read at rows \d+ to") as caught:
         srpipe.enhance(broken.path, broken.output, engine=engine, **broken.arguments)
@@ -157,7 +157,7 @@ def test_an_input_that_cannot_be_read_for_a_while(
     assert srpipe.enhance(source, tmp_path / "out.v", **arguments).resumed_tiles >= 20
 
 
-@pytest.mark.parametrize("engine", ["serial", "local"])
+@pytest.mark.parametrize("engine", ["serial", "threads", "local"])
 def test_gaps_can_be_filled_and_are_listed(broken: Broken, engine: str) -> None:
     report = srpipe.enhance(
         broken.path, broken.output, on_error="fill", engine=engine, **broken.arguments

@@ -83,7 +83,7 @@ def undisturbed(job: Job) -> bytes:
     return content
 
 
-@pytest.mark.parametrize("engine", ["serial", "local"])
+@pytest.mark.parametrize("engine", ["serial", "threads", "local"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_an_interrupted_run_goes_on(job: Job, undisturbed: bytes, engine: str, times: int) -> None:
     job.interrupt(3, times, engine=engine, checkpoint_every_s=0)
@@ -328,7 +328,7 @@ def test_two_runs_on_one_folder(tmp_path: Path) -> None:
     assert third.returncode == 0, third.stderr
 
 
-@pytest.mark.parametrize("engine", ["serial", "local"])
+@pytest.mark.parametrize("engine", ["serial", "threads", "local"])
 def test_a_model_that_changes_meanwhile(tmp_path: Path, x2_model: Path, engine: Engine) -> None:
     model = tmp_path / "m.onnx"
     model.write_bytes(x2_model.read_bytes())

@@ -1,1 +1,1 @@
-"""Ways to carry out a plan: serial (the reference) and local (a process for every stage)."""
+"""Ways to carry out a plan: serial (the reference), threads, and local (a process for every stage)."""

@@ -10,24 +10,42 @@ from srpipe.io.checkpoint import Checkpoint
 from srpipe.plan.job import Plan
 from srpipe.runtime.conductor import Conductor
 from srpipe.runtime.messages import Instruction
-from srpipe.runtime.slots import local_slots
+from srpipe.runtime.sessions import Sessions
+from srpipe.runtime.slots import Slots
 from srpipe.runtime.stages import STAGES, Stage, make_stage, stage_of
+from srpipe.runtime.warm import Warm
 
 logger = logging.getLogger(__name__)
 
 
-def run_serial(plan: Plan, at: Checkpoint, partial_output: str, conductor: Conductor) -> None:
+def run_serial(
+    plan: Plan, at: Checkpoint, partial_output: str, conductor: Conductor, warm: Warm
+) -> None:
     """Carry out ``plan`` from ``at`` on and leave the finished file at ``partial_output``.
+
+    Args:
+        plan: the job.
+        at: how far its canvas is.
+        partial_output: the file to write.
+        conductor: of the job.
+        warm: what is there from earlier jobs, or shared with others.
 
     Raises:
         RunError: a stage failed; the unfinished file is removed.
         Interrupted: the run was asked to stop; likewise.
     """
-    slots = local_slots(plan)
+    with warm.memory.slots(plan) as slots:
+        _run(plan, at, partial_output, conductor, slots, warm.sessions)
+
+
+def _run(
+    plan: Plan, at: Checkpoint, partial_output: str, conductor: Conductor, slots: Slots,
+    sessions: Sessions,
+) -> None:  # fmt: skip
     stages: dict[str, Stage] = {}
     try:
         for name in STAGES:
-            stages[name] = make_stage(name, plan, slots, partial_output, at)
+            stages[name] = make_stage(name, plan, slots, partial_output, at, 0, sessions)
         todo: deque[Instruction] = deque(conductor.start())
         while not conductor.over:
             todo.extend(conductor.beat())
@@ -37,7 +55,7 @@ def run_serial(plan: Plan, at: Checkpoint, partial_output: str, conductor: Condu
             name, out_of_memory = stage_of(instruction), ""
             try:
                 if name not in stages:
-                    stages[name] = make_stage(name, plan, slots, partial_output, at)
+                    stages[name] = make_stage(name, plan, slots, partial_output, at, 0, sessions)
                 done = stages[name].handle(instruction)
             except OutOfMemoryError as error:
                 # Not kept, nor handled here: its traceback holds on to the session and its memory.

@@ -23,7 +23,14 @@ Batch = npt.NDArray[np.floating] | npt.NDArray[np.integer]
 class Binding(Protocol):
     """What a session needs of a way to bind."""
 
-    def run(self, input_name: str, output_name: str, batch: Batch, result: Tensor) -> None:
+    def run(
+        self,
+        input_name: str,
+        output_name: str,
+        batch: Batch,
+        result: Tensor,
+        options: ort.RunOptions | None = None,
+    ) -> None:
         """Run the model from ``batch`` into ``result``, both C-contiguous, from any thread.
 
         Raises:
@@ -37,12 +44,19 @@ class HostBinding:
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
 
-    def run(self, input_name: str, output_name: str, batch: Batch, result: Tensor) -> None:
+    def run(
+        self,
+        input_name: str,
+        output_name: str,
+        batch: Batch,
+        result: Tensor,
+        options: ort.RunOptions | None = None,
+    ) -> None:
         """Run the model; see :class:`Binding`."""
         binding = self._session.io_binding()
         binding.bind_input(input_name, "cpu", 0, batch.dtype, batch.shape, batch.ctypes.data)
         binding.bind_output(output_name, "cpu", 0, result.dtype, result.shape, result.ctypes.data)
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, options)
 
 
 class DeviceBinding:
@@ -63,7 +77,14 @@ class DeviceBinding:
         self._buffer: ort.OrtValue | None = None
         self._holds: tuple[str, tuple[int, ...], np.dtype] | None = None
 
-    def run(self, input_name: str, output_name: str, batch: Batch, result: Tensor) -> None:
+    def run(
+        self,
+        input_name: str,
+        output_name: str,
+        batch: Batch,
+        result: Tensor,
+        options: ort.RunOptions | None = None,
+    ) -> None:
         """Run the model; see :class:`Binding`."""
         with self._lock:
             binding = self._session.io_binding()
@@ -71,7 +92,7 @@ class DeviceBinding:
             binding.bind_output(
                 output_name, "cpu", 0, result.dtype, result.shape, result.ctypes.data
             )
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, options)
 
     def _filled(self, input_name: str, batch: Batch) -> ort.OrtValue:
         """The buffer with ``batch`` in it; the copy is complete when this returns."""

@@ -13,6 +13,22 @@ from srpipe.io.external_data import external_files
 from srpipe.io.onnx_runtime import QUIET, is_out_of_memory, one_line, ort
 
 
+class Terminator:
+    """Ends runs that are under way, from any thread; those that begin later end at once."""
+
+    def __init__(self) -> None:
+        self.options = ort.RunOptions()
+
+    @property
+    def terminated(self) -> bool:
+        """Whether they are ended."""
+        return bool(self.options.terminate)
+
+    def terminate(self) -> None:
+        """End them; they raise."""
+        self.options.terminate = True
+
+
 class Session:
     """One InferenceSession of an image-to-image model; safe to run from several threads.
 
@@ -104,7 +120,14 @@ class Session:
     def _model_error(self, error: Exception) -> ModelError:
         return ModelError(f"{self._path} cannot be loaded as an ONNX model: {one_line(error)}")
 
-    def run(self, input_name: str, output_name: str, batch: Batch, result: Tensor) -> None:
+    def run(
+        self,
+        input_name: str,
+        output_name: str,
+        batch: Batch,
+        result: Tensor,
+        terminator: Terminator | None = None,
+    ) -> None:
         """Run the model from ``batch`` straight into ``result``, both C-contiguous.
 
         Raises:
@@ -112,7 +135,8 @@ class Session:
             InferenceError: the model failed otherwise.
         """
         try:
-            self._binding.run(input_name, output_name, batch, result)
+            options = terminator.options if terminator else None
+            self._binding.run(input_name, output_name, batch, result, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise self._failure(error, batch) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import tempfile
@@ -161,6 +162,25 @@ def reserve_shared_memory(n_bytes: int, fallback_folder: str) -> int:
         os.close(descriptor)
         raise SpaceError(_memory_message(n_bytes, available or 0)) from None
     return descriptor
+
+
+def private_memory(n_bytes: int) -> mmap.mmap:
+    """Memory of this process alone, in large pages where the kernel gives them.
+
+    Raises:
+        SpaceError: too little memory.
+    """
+    available = available_memory_bytes()
+    if available is not None and n_bytes > available:
+        raise SpaceError(_memory_message(n_bytes, available))
+    try:
+        memory = mmap.mmap(-1, max(n_bytes, mmap.PAGESIZE), flags=mmap.MAP_PRIVATE)
+    except OSError:
+        raise SpaceError(_memory_message(n_bytes, available or 0)) from None
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def _memory_message(n_bytes: int, available: int) -> str:

@@ -101,8 +101,13 @@ class ImageWriter:
         os.set_blocking(self._pipe, False)
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._pipe_lock = threading.Lock()
+        self._encoded: Any = None
+        self._given_up = False
         self._deflate = zlib.compressobj(level=0)
-        self._thread = threading.Thread(target=self._save, args=(read_end,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._save, args=(read_end,), name="srpipe-saver", daemon=True
+        )
         self._thread.start()
         height = plan.output_size.height
         header = struct.pack(">IIBBBBB", _GATE_WIDTH_PX, height, 8, 0, 0, 0, 0)
@@ -138,16 +143,25 @@ class ImageWriter:
             self._check()
 
     def abort(self) -> None:
-        """Give up and remove the temporary file."""
+        """Give up and remove the temporary file, from any thread; who writes rows hears of it."""
+        self._given_up = True
         self._close_pipe()
+        if self._encoded is not None:
+            self._encoded.set_kill(True)
         self._thread.join(_ABORT_S)
         disk.remove(Path(self._path))
+        while self._thread.is_alive():  # in libraries that cannot be stopped
+            self._thread.join(_TIMEOUT_S)
 
     def _save(self, read_end: int) -> None:
         try:
             image = self._gated_pixels(pyvips.Source.new_from_descriptor(read_end))
             target = pyvips.Target.new_to_file(self._path)
             image = carry_fields(self._plan.image, image, self._plan.scale)
+            image.set_progress(True)  # so that the images the saver makes of it can be stopped too
+            self._encoded = image
+            if self._given_up:
+                image.set_kill(True)
             image.write_to_target(target, self._plan.output.vips_format)
         except VIPS_ERRORS as error:
             self._error = first_line(error)
@@ -177,11 +191,14 @@ class ImageWriter:
     def _send(self, data: bytes) -> None:
         view = memoryview(data)
         while view and self._thread.is_alive():
-            _, writable, _ = select.select([], [self._pipe], [], _TIMEOUT_S)
-            try:
-                view = view[os.write(self._pipe, view) if writable else 0 :]
-            except BrokenPipeError:
-                break
+            with self._pipe_lock:
+                if self._pipe < 0:
+                    break
+                _, writable, _ = select.select([], [self._pipe], [], _TIMEOUT_S)
+                try:
+                    view = view[os.write(self._pipe, view) if writable else 0 :]
+                except BrokenPipeError:
+                    break
         if view:  # the saver has stopped reading: it has all it needs, or it failed
             self._thread.join()
             self._check()
@@ -194,9 +211,10 @@ class ImageWriter:
             )
 
     def _close_pipe(self) -> None:
-        if self._pipe >= 0:
-            os.close(self._pipe)
-            self._pipe = -1
+        with self._pipe_lock:
+            if self._pipe >= 0:
+                os.close(self._pipe)
+                self._pipe = -1
 
 
 def _chunk(tag: bytes, data: bytes) -> bytes:

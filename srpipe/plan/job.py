@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from srpipe.errors import SettingsError
 from srpipe.plan.bands import as_asked, bands_seen, check_bands, find_white
@@ -30,11 +31,16 @@ DEFAULT_BATCH_SIZE_CPU = 1
 DEFAULT_BATCH_SIZE_GPU = 8
 # Where bytes cost more on their way than their conversion does.
 _INTEGER_DEVICES = ("cuda", "tensorrt")
-# One process starts no others and answers sooner when there is little to do.
-SERIAL_MAX_TILES = 8
+# Nothing can overlap with so few.
+SERIAL_MAX_TILES = 1
+# Starting processes would take longer than they gain; more tiles are worth their robustness.
+THREADS_MAX_TILES = 64
 # The ramp that is left where the overlap is chosen from the receptive radius.
 _DEFAULT_RAMP_PX = 4
 _MAX_DEFAULT_OVERLAP_PX = 64
+
+
+ResolvedEngine = Literal["serial", "threads", "local"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +69,8 @@ class Plan:
     """Whether batches hold the image's integers, which the model's session converts itself."""
     reuse: bool
     """Whether tiles of the same pixels are computed once."""
-    serial: bool
-    """Whether all stages run in one process."""
+    engine: ResolvedEngine
+    """How the stages run: one after the other, each in a thread, or each in a process."""
     job_dir: str
     overwrite: bool
     """Whether the output may replace a file."""
@@ -72,6 +78,11 @@ class Plan:
     """Whether to start over, whatever the job folder holds."""
     checkpoint_every_s: float
     on_error: OnError
+
+    @property
+    def serial(self) -> bool:
+        """Whether stages take turns, so that one of each kind of slot is enough."""
+        return self.engine == "serial"
 
     @property
     def scale(self) -> int:
@@ -96,7 +107,7 @@ class Plan:
     @property
     def own_processes(self) -> bool:
         """Whether each stage has a process of its own."""
-        return not self.serial
+        return self.engine == "local"
 
     @property
     def run_threads(self) -> int:
@@ -127,7 +138,8 @@ class Plan:
     def slot_counts(self) -> SlotCounts:
         """Numbers of slots."""
         kept = self.colour.needs_source
-        runs = 1 if self.serial else self.workers * (self.runners + 1)
+        n_batches = -(-self.grid.n_tiles // self.batch_size)
+        runs = 1 if self.serial else min(self.workers * (self.runners + 1), n_batches)
         pixel_bytes = self.image.bands * self.image.sample_bytes
         spare = spare_results(
             self.image.size.width * pixel_bytes,
@@ -135,14 +147,13 @@ class Plan:
             count(self.slot_shapes.result) * self.model_item_bytes,
             needed=runs + 1,
         )
-        n_batches = -(-self.grid.n_tiles // self.batch_size)
         return slot_counts(
             self.batch_size,
             runs,
             tiles_kept=kept,
             reuse=self.reuse,
             serial=self.serial,
-            spare_results=min(spare, n_batches),
+            spare_results=min(spare, n_batches - runs),
         )
 
     @property
@@ -222,13 +233,15 @@ def make_plan(
     output = fit_output(output, image, image.size.scaled(model.scale))
     grid = plan_grid(settings, image, model)
     batch_size = _batch_size(settings, model, device, grid.n_tiles)
-    workers = min(_workers(settings, device), -(-grid.n_tiles // batch_size))
+    n_batches = -(-grid.n_tiles // batch_size)
+    workers = min(_workers(settings, device), n_batches)
     reach_px = _reach_px(model, image)
     trims = tuple(default_trim_px(axis.overlap_px, reach_px) for axis in (grid.x, grid.y))
-    serial = settings.engine == "serial" or (
-        settings.engine == "auto" and grid.n_tiles <= SERIAL_MAX_TILES and workers == 1
-    )
+    engine = settings.engine if settings.engine != "auto" else _engine(grid.n_tiles, workers)
+    if engine == "serial":
+        workers = 1
     threads = settings.threads or max(1, cores // workers)
+    runners = _runners(settings, device, threads, -(-n_batches // workers))
     return Plan(
         image=image,
         model=model,
@@ -238,14 +251,14 @@ def make_plan(
         blend=settings.blend,
         trim_px=(trims[0], trims[1]),
         batch_size=batch_size,
-        workers=1 if serial else workers,
+        workers=workers,
         threads=threads,
-        runners=1 if serial else _runners(settings, device, threads),
+        runners=1 if engine == "serial" else runners,
         device=device,
         integer_input=_integer_input(settings, image, model, device),
         # A result that depends on its companions in the batch is another tile's no more.
         reuse=settings.reuse and (model.batch_exact or batch_size == 1),
-        serial=serial,
+        engine=engine,
         job_dir=job_dir,
         overwrite=settings.overwrite,
         fresh=settings.fresh,
@@ -254,11 +267,18 @@ def make_plan(
     )
 
 
-def _runners(settings: Settings, device: str, threads: int) -> int:
+def _engine(n_tiles: int, workers: int) -> ResolvedEngine:
+    """Processes for what takes long, and where several workers are asked for."""
+    if workers > 1 or n_tiles > THREADS_MAX_TILES:
+        return "local"
+    return "serial" if n_tiles <= SERIAL_MAX_TILES else "threads"
+
+
+def _runners(settings: Settings, device: str, threads: int, batches: int) -> int:
     """One run on a GPU; on a CPU a run per core, which beats one run on all cores (DESIGN.md)."""
     if device != "cpu":
         return settings.runners or 1
-    return min(settings.runners or threads, threads)
+    return min(settings.runners or threads, threads, batches)
 
 
 def _workers(settings: Settings, device: str) -> int:

@@ -11,11 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
-from srpipe.errors import SrpipeError, StageError
+from srpipe.runtime.failures import failed
 from srpipe.runtime.messages import Done, Failed, Instruction, Setup
 from srpipe.runtime.slots import shared_slots
 from srpipe.runtime.stages import Stage, make_stage
@@ -35,12 +34,7 @@ class _Replies:
             self._connection.send(message)
 
     def fail(self, error: Exception, instruction: Instruction | None) -> None:
-        if isinstance(error, SrpipeError):
-            self.send(Failed(error, "", instruction))
-        else:
-            said = " ".join(str(error).split())
-            message = f"the {self._stage} failed unexpectedly ({type(error).__name__}: {said})."
-            self.send(Failed(StageError(message), traceback.format_exc(), instruction))
+        self.send(failed(error, self._stage, instruction))
 
 
 def main(connection: Connection) -> None:

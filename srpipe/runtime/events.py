@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from srpipe.plan.geometry import Rect, Size
-from srpipe.plan.job import Plan
+from srpipe.plan.job import Plan, ResolvedEngine
 from srpipe.runtime.activity import Activity, StageTime
 from srpipe.runtime.messages import Blend, Done
 from srpipe.runtime.scheduler import Scheduler
@@ -63,7 +63,7 @@ class Report:
     workers: int
     threads: int
     device: str
-    engine: Literal["serial", "local"]
+    engine: ResolvedEngine
     seconds: float
     """The whole job, from plan to file in place."""
     stages: dict[str, StageTime] = field(default_factory=dict)
@@ -146,7 +146,7 @@ class Monitor:
             workers=plan.workers,
             threads=plan.threads,
             device=plan.device,
-            engine="serial" if plan.serial else "local",
+            engine=plan.engine,
             seconds=time.monotonic() - self._begin_s,
             stages=self._activity.times(),
         )

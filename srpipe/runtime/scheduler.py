@@ -24,8 +24,9 @@ than ``max_reserved`` are, and all others are there for batches that are run and
 tiles hold no slot, reading goes no more than so many tiles ahead; a batch that can then not be filled
 is packed as it is, once nothing else is under way.
 
-The tiles of a row overwrite seams that a checkpoint in the row before it speaks of, so no row begins
-before a checkpoint of the row before it is on the disk.
+The tiles of a row overwrite seams that a checkpoint in the row before it speaks of, so once there is a
+checkpoint, no row begins before one of the row before it is on the disk. A job that ends before its
+first checkpoint is due makes none.
 """
 
 from __future__ import annotations
@@ -408,8 +409,10 @@ class Scheduler:
     def _accumulate(self) -> list[Instruction]:
         if self._accumulating:
             return []
-        # At a row's end always, and before it begins the next: see the top of the module.
-        row_ended = self.tiles_done % self.tiles_per_row == 0 or self.tiles_done == self.n_tiles
+        # At a row's end, once there is one, and before it begins the next: see the top of the module.
+        row_ended = self.tiles_saved != 0 and (
+            self.tiles_done % self.tiles_per_row == 0 or self.tiles_done == self.n_tiles
+        )
         if self.tiles_saved != self.tiles_done and (
             row_ended or (self._save_wanted and not (self._ending and self._blend_is_due()))
         ):

@@ -6,13 +6,15 @@ the table); here is only where the slots lie.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
-import os
+import threading
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from srpipe.io.space import reserve_shared_memory
+from srpipe.io.space import private_memory
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import round_up
 from srpipe.plan.job import Plan
@@ -47,17 +49,39 @@ def slots_bytes(plan: Plan) -> int:
     return plan.slot_bytes + _ALIGNMENT_BYTES * (counts.tile + counts.batch + counts.result)
 
 
-def local_slots(plan: Plan) -> Slots:
-    """Slots in memory of this process alone.
+class LocalSlotMemory:
+    """Memory of this process alone for the slots of jobs; what one gives back the next one takes.
 
-    Raises:
-        SpaceError: too little memory.
+    Fresh memory is zeroed by the kernel, which costs a small job a tenth of its time. Safe to use from
+    several threads.
     """
-    descriptor = reserve_shared_memory(slots_bytes(plan), plan.job_dir)
-    try:
-        return shared_slots(plan, descriptor)
-    finally:
-        os.close(descriptor)  # the map keeps the memory
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free: list[mmap.mmap] = []
+
+    @contextlib.contextmanager
+    def slots(self, plan: Plan) -> Iterator[Slots]:
+        """Slots for one job, which nobody may touch after the ``with`` block.
+
+        Raises:
+            SpaceError: too little memory.
+        """
+        memory = self._take(slots_bytes(plan))
+        try:
+            yield Slots(plan, memory)
+        finally:
+            with self._lock:
+                self._free.append(memory)
+
+    def _take(self, n_bytes: int) -> mmap.mmap:
+        with self._lock:
+            self._free.sort(key=len)
+            for i, memory in enumerate(self._free):
+                if len(memory) >= n_bytes:
+                    return self._free.pop(i)
+            self._free = self._free[1:]  # too small: one larger takes its place
+        return private_memory(n_bytes)
 
 
 def shared_slots(plan: Plan, descriptor: int) -> Slots:

@@ -93,11 +93,18 @@ def test_formats_are_checked_against_the_output(tmp_path: Path) -> None:
         )
 
 
-def test_few_tiles_run_in_one_process(tmp_path: Path) -> None:
-    assert make_test_plan(tmp_path).serial
-    assert not make_test_plan(tmp_path, workers=2).serial
-    assert not make_test_plan(tmp_path, engine="local").serial
-    assert not make_test_plan(tmp_path, image={"size": Size(4000, 4000)}).serial
+def test_the_number_of_tiles_chooses_the_engine(tmp_path: Path) -> None:
+    for side_px, engine in ((100, "serial"), (600, "threads"), (4000, "local")):
+        assert make_test_plan(tmp_path, image={"size": Size(side_px, side_px)}).engine == engine
+    assert make_test_plan(tmp_path, workers=2).engine == "local"
+    assert make_test_plan(tmp_path, engine="threads").engine == "threads"
+
+
+def test_no_more_runners_and_slots_than_there_are_batches(tmp_path: Path) -> None:
+    plan = make_test_plan(tmp_path, engine="threads", cores=16, tile_size=160, overlap=20)
+    assert plan.grid.n_tiles == 4
+    assert (plan.runners, plan.run_threads) == (4, 4)
+    assert plan.slot_counts.result == 5
 
 
 def test_slots_do_not_grow_with_the_image(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from srpipe.api import prepare, run_job
 from srpipe.errors import DeviceError
 from srpipe.io.devices import available_devices
 from srpipe.plan.job import Plan
-from srpipe.runtime.slots import local_slots
+from srpipe.runtime.slots import LocalSlotMemory
 from srpipe.runtime.stages.worker import Worker
 from srpipe.settings import Settings
 from srpipe.stop import StopRequest
@@ -31,8 +31,10 @@ def plan(tmp_path: Path, photograph: Path, x2_model: Path) -> Plan:
 @pytest.mark.filterwarnings("ignore:Specified provider")
 @pytest.mark.parametrize(("number", "device"), [(0, "cuda:0"), (1, "cuda:7"), (2, "cuda:0")])
 def test_workers_take_the_devices_in_turn(plan: Plan, number: int, device: str) -> None:
-    slots = local_slots(plan)
-    with pytest.raises(DeviceError, match=f"device '{device}' could not be started"):
+    with (
+        LocalSlotMemory().slots(plan) as slots,
+        pytest.raises(DeviceError, match=f"device '{device}' could not be started"),
+    ):
         Worker(plan, slots, number)
 
 

@@ -7,13 +7,16 @@ where it is made: a process loads what it needs.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from srpipe.errors import SrpipeError
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Blend, Done, Instruction, Pack, Read, Run, Save, Write
 from srpipe.runtime.slots import Slots
+
+if TYPE_CHECKING:
+    from srpipe.runtime.sessions import Sessions
 
 
 class Stage(Protocol):
@@ -53,7 +56,13 @@ def stage_of(instruction: Instruction) -> str:
 
 
 def make_stage(
-    name: str, plan: Plan, slots: Slots, partial_output: str, at: Checkpoint, worker: int = 0
+    name: str,
+    plan: Plan,
+    slots: Slots,
+    partial_output: str,
+    at: Checkpoint,
+    worker: int = 0,
+    sessions: Sessions | None = None,
 ) -> Stage:
     """Set a stage up.
 
@@ -64,6 +73,7 @@ def make_stage(
         partial_output: the file the writer begins.
         at: how far the canvas is.
         worker: the stage's number, if it is a worker.
+        sessions: where a worker's session comes from; None: it loads one of its own.
 
     Raises:
         SrpipeError: the input, the model or the output cannot be opened.
@@ -80,7 +90,7 @@ def make_stage(
         case "worker":
             from srpipe.runtime.stages.worker import Worker
 
-            return Worker(plan, slots, worker)
+            return Worker(plan, slots, worker, sessions)
         case "accumulator":
             from srpipe.runtime.stages.accumulator import Accumulator
 

@@ -4,58 +4,54 @@ from __future__ import annotations
 
 import time
 
-from srpipe.errors import InferenceError
-from srpipe.io.external_data import hash_model
-from srpipe.io.session import Session
+from srpipe.errors import OutOfMemoryError
+from srpipe.io.session import Terminator
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Done, Instruction, Run
+from srpipe.runtime.sessions import Sessions
 from srpipe.runtime.slots import Slots
 
 
 class Worker:
     """Runs the model from batch slots into result slots, on several threads of one session."""
 
-    def __init__(self, plan: Plan, slots: Slots, number: int) -> None:
+    def __init__(
+        self, plan: Plan, slots: Slots, number: int, sessions: Sessions | None = None
+    ) -> None:
         """Load the model.
 
         Args:
             plan: the job.
             slots: mapped in this process.
             number: the worker's, which says whose turn it is among the devices.
+            sessions: where its session comes from; None: it has one of its own.
         """
         self.runners = plan.runners
-        self._output_name = plan.model.output_name
         self._slots = slots
-        if hash_model(plan.model.path) != plan.model.sha256:
-            raise InferenceError(
-                f"{plan.model.path} changed while the job was running: put the old model back, or "
-                "start over with --fresh."
-            )
-        device = plan.devices[number % len(plan.devices)]
-        self._session = Session(plan.model.path, device, plan.run_threads, _content(plan))
-        self._input_name = self._session.inputs[0].name
+        self._sessions = sessions or Sessions()
+        self._session = self._sessions.get(plan, number)
+        self._terminator = Terminator()
 
     def handle(self, instruction: Instruction) -> Done:
         """Run one batch."""
         assert isinstance(instruction, Run)
-        begin = time.perf_counter()
         batch = self._slots.batches[instruction.batch_slot]
         result = self._slots.results[instruction.result_slot]
         n = instruction.tiles_at_once
-        for stop in range(n, len(batch) + n, n):
-            # One shape for every run: where the last would be smaller, it repeats some tiles.
-            tiles = slice(min(stop, len(batch)) - n, min(stop, len(batch)))
-            self._session.run(self._input_name, self._output_name, batch[tiles], result[tiles])
+        self._session.wait_for_turn(self._terminator)
+        begin = time.perf_counter()
+        try:
+            for stop in range(n, len(batch) + n, n):
+                # One shape for every run: where the last would be smaller, it repeats some tiles.
+                tiles = slice(min(stop, len(batch)) - n, min(stop, len(batch)))
+                self._session.run(batch[tiles], result[tiles], self._terminator)
+        except OutOfMemoryError:
+            self._sessions.forget(self._session)
+            raise
+        finally:
+            self._session.end_turn()
         return Done(instruction, time.perf_counter() - begin)
 
     def abort(self) -> None:
-        """Nothing to undo."""
-
-
-def _content(plan: Plan) -> bytes | None:
-    """The model with the conversion of integers in it; None where the file does as it is."""
-    if not plan.integer_input:
-        return None
-    from srpipe.models.integer_input import take_integers  # imports onnx
-
-    return take_integers(plan.model, plan.colour.table(plan.image.dtype, plan.model.dtype))
+        """End the runs that are under way."""
+        self._terminator.terminate()

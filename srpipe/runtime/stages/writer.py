@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from srpipe.errors import WriteError
 from srpipe.io.writer import ImageWriter
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Done, Instruction, Write
@@ -23,9 +24,13 @@ class Writer:
         """Write rows."""
         assert isinstance(instruction, Write)
         begin = time.perf_counter()
-        self._writer.write_rows(instruction.stop_row)
-        if instruction.last:
-            self._writer.finish()
+        try:
+            self._writer.write_rows(instruction.stop_row)
+            if instruction.last:
+                self._writer.finish()
+        except WriteError:
+            self.abort()  # now, so that a full disk has room for a last checkpoint
+            raise
         busy_s = time.perf_counter() - begin
         if self._own_process:
             # The saver's threads encode between instructions too.

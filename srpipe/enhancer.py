@@ -1,0 +1,178 @@
+"""Many images through one model: it is loaded and probed once, and its sessions stay."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from itertools import islice
+from types import TracebackType
+from typing import Any
+
+from srpipe.api import PathLike, prepare, run_job, start_model
+from srpipe.errors import SettingsError, SrpipeError
+from srpipe.io.processor import available_cores
+from srpipe.runtime.events import ProgressCallback, Report
+from srpipe.runtime.warm import Warm
+from srpipe.settings import DEFAULT_MODEL, Settings
+from srpipe.stop import StopRequest
+
+# What decides which model runs, and how.
+_FIXED = ("model", "device", "value_range", "rewrite")
+_WAIT_S = 0.5
+_CORES_PER_IMAGE = 8
+
+Outcome = tuple[PathLike, PathLike, Report | SrpipeError]
+
+
+class Enhancer:
+    """Enhances images one after the other, or several at once, with a model that stays loaded.
+
+    ``settings`` are what every image starts from: a frozen value that can be pickled. Safe to call from
+    several threads: images then run side by side and share the cores. One that fails leaves it usable.
+    The model is what its file held at the beginning. Images of many tiles are carried out by processes
+    of their own, as :func:`srpipe.enhance` does, which load the model themselves.
+    """
+
+    def __init__(self, model: PathLike = DEFAULT_MODEL, **settings: Any) -> None:
+        """Find the model and find out what it does.
+
+        Args:
+            model: a bundled model's name, or the path of an .onnx file.
+            settings: as :func:`srpipe.enhance` takes them.
+
+        Raises:
+            SettingsError: a setting is out of range.
+            ModelError, DeviceError: the model cannot be used.
+        """
+        self.settings = Settings(model=os.fspath(model), **settings)
+        self._started = start_model(self.settings)
+        self._warm = Warm()
+        self._under_way: list[StopRequest] = []
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def enhance(
+        self,
+        src: PathLike,
+        dst: PathLike,
+        *,
+        progress: ProgressCallback | None = None,
+        stop: StopRequest | None = None,
+        **changes: Any,
+    ) -> Report:
+        """Enhance one image file; see :func:`srpipe.enhance`.
+
+        Args:
+            src: the input.
+            dst: the output.
+            progress: called with a :class:`ProgressEvent` from the calling thread.
+            stop: lets a signal handler or another thread ask the run to stop.
+            changes: settings that are others for this image; not the model's.
+
+        Raises:
+            RequestError: the request cannot be carried out; nothing was begun.
+            RunError: the run failed after it began; nothing is at ``dst``.
+            Interrupted: ``stop`` asked for it, or the ``with`` block was left by an exception.
+        """
+        begin_s = time.monotonic()
+        if fixed := sorted(changes.keys() & set(_FIXED)):
+            raise SettingsError(f"{fixed[0]} is the same for all images: make another Enhancer.")
+        settings = replace(self.settings, **changes)
+        stop = stop or StopRequest()
+        with self._taking_part(stop):
+            plan = prepare(os.fspath(src), os.fspath(dst), settings, self._started)
+            return run_job(plan, progress, begin_s, stop, self._warm)
+
+    def map(
+        self,
+        pairs: Iterable[tuple[PathLike, PathLike]],
+        *,
+        at_once: int | None = None,
+        **changes: Any,
+    ) -> Iterator[Outcome]:
+        """Enhance many image files, a few at once: one is read or encoded while others are computed.
+
+        Args:
+            pairs: inputs and outputs; taken from as images are finished.
+            at_once: how many images are under way; None: two, and one more for every eight cores.
+            changes: as for :meth:`enhance`.
+
+        Yields:
+            ``(src, dst, report)`` as they are done, with an error in the report's place where an
+            image failed. Where the iterator is given up, images under way stop.
+        """
+        if at_once is None:
+            at_once = 2 + available_cores() // _CORES_PER_IMAGE
+        if at_once < 1:
+            raise SettingsError(f"at_once is {at_once}: it must be 1 image or more.")
+        return self._map(iter(pairs), at_once, changes)
+
+    def _map(
+        self, pairs: Iterator[tuple[PathLike, PathLike]], at_once: int, changes: dict[str, Any]
+    ) -> Iterator[Outcome]:
+        stop = StopRequest()
+
+        def run(src: PathLike, dst: PathLike) -> Outcome:
+            try:
+                return src, dst, self.enhance(src, dst, stop=stop, **changes)
+            except SrpipeError as error:
+                return src, dst, error
+
+        futures: set[Future[Outcome]] = set()
+        with ThreadPoolExecutor(at_once, "srpipe-image") as pool:
+            try:
+                while True:
+                    new = islice(pairs, at_once - len(futures))
+                    futures |= {pool.submit(run, src, dst) for src, dst in new}
+                    if not futures:
+                        return
+                    done, _ = wait(futures, _WAIT_S, FIRST_COMPLETED)
+                    for future in done:
+                        futures.remove(future)
+                        yield future.result()
+            finally:
+                stop.request()
+
+    def close(self) -> None:
+        """Take no more images, wait for those under way, and let go of the model."""
+        with self._changed:
+            self._closed = True
+            while self._under_way:
+                self._changed.wait(_WAIT_S)
+        self._warm = Warm()
+
+    @contextlib.contextmanager
+    def _taking_part(self, stop: StopRequest) -> Iterator[None]:
+        with self._changed:
+            if self._closed:
+                raise SettingsError("this Enhancer is closed: make another one.")
+            self._under_way.append(stop)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._under_way.remove(stop)
+                self._changed.notify_all()
+
+    def __enter__(self) -> Enhancer:
+        """The Enhancer itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it; after an exception, images that other threads have under way stop."""
+        if kind is not None:
+            with self._changed:
+                self._closed = True
+                for stop in self._under_way:
+                    stop.request()
+        self.close()

@@ -1,0 +1,90 @@
+"""Loads the sessions of workers, and shares them between the workers that want the same."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+
+from srpipe.errors import InferenceError
+from srpipe.io.binding import Batch, Tensor
+from srpipe.io.external_data import hash_model
+from srpipe.io.session import Session, Terminator
+from srpipe.plan.job import Plan
+
+_WAIT_S = 0.5
+
+
+class SharedSession:
+    """A session, and how many runs of it may be under way at once, whosever they are."""
+
+    def __init__(self, plan: Plan, number: int) -> None:
+        """Load the model of ``plan`` for the worker of that number."""
+        self._output_name = plan.model.output_name
+        if hash_model(plan.model.path) != plan.model.sha256:
+            raise InferenceError(
+                f"{plan.model.path} changed while the job was running: put the old model back, or "
+                "start over with --fresh."
+            )
+        device = plan.devices[number % len(plan.devices)]
+        self._session = Session(plan.model.path, device, plan.run_threads, _content(plan))
+        self._input_name = self._session.inputs[0].name
+        self._turns = threading.BoundedSemaphore(plan.runners)
+
+    def wait_for_turn(self, terminator: Terminator) -> None:
+        """Wait until one more run may begin; :meth:`end_turn` must follow.
+
+        Raises:
+            InferenceError: the runs of ``terminator`` are ended.
+        """
+        while not self._turns.acquire(timeout=_WAIT_S):
+            if terminator.terminated:
+                raise InferenceError("the run was given up.")
+
+    def end_turn(self) -> None:
+        """Let another run begin."""
+        self._turns.release()
+
+    def run(self, batch: Batch, result: Tensor, terminator: Terminator) -> None:
+        """Run the model; see :meth:`Session.run`."""
+        self._session.run(self._input_name, self._output_name, batch, result, terminator)
+
+
+class Sessions:
+    """Sessions by what makes them different; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sessions: dict[Hashable, SharedSession] = {}
+
+    def get(self, plan: Plan, number: int = 0) -> SharedSession:
+        """The session of a plan for the worker of that number; loaded where it is not yet.
+
+        Raises:
+            InferenceError: the model's file has changed since it was probed.
+            ModelError, DeviceError, OutOfMemoryError: as :class:`srpipe.io.session.Session`.
+        """
+        key = _key(plan, number)
+        with self._lock:
+            if key not in self._sessions:
+                self._sessions[key] = SharedSession(plan, number)
+            return self._sessions[key]
+
+    def forget(self, session: SharedSession) -> None:
+        """Take note that a session must not be used again."""
+        with self._lock:
+            self._sessions = {k: s for k, s in self._sessions.items() if s is not session}
+
+
+def _key(plan: Plan, number: int) -> Hashable:
+    integers = (plan.image.dtype, plan.colour) if plan.integer_input else None
+    return (plan.model.path, plan.model.sha256, number, plan.device, plan.run_threads, plan.runners,
+            integers)  # fmt: skip
+
+
+def _content(plan: Plan) -> bytes | None:
+    """The model with the conversion of integers in it; None where the file does as it is."""
+    if not plan.integer_input:
+        return None
+    from srpipe.models.integer_input import take_integers  # imports onnx
+
+    return take_integers(plan.model, plan.colour.table(plan.image.dtype, plan.model.dtype))
