@@ -22,6 +22,7 @@ from srpipe.models.sample import middle_square, read_photograph
 from srpipe.plan.colour import ColourPath, Pixels, Planes
 from srpipe.plan.geometry import round_up
 from srpipe.plan.grid import AxisGrid
+from srpipe.plan.job import DEFAULT_TILE_SIZE_PX
 from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.window import MAX_DEFAULT_OVERLAP_PX, axis_weights, default_trim_px, overlap_for
 
@@ -94,12 +95,14 @@ def choose_halo(worst: npt.NDArray[np.float64], power: npt.NDArray[np.float64]) 
     halo_px = int(np.max(np.flatnonzero(worst > AIM_LEVELS), initial=-1)) + 1
     if halo_px < len(worst) and overlap_for(halo_px) <= MAX_DEFAULT_OVERLAP_PX:
         return Halo(halo_px, exact=True)
-    far_px = 3 * len(power) // 4
-    near = math.sqrt(power[slice(*_NEAR_PX)].mean())
-    if math.sqrt(power[far_px:].mean()) > _FAR_SHARE * near:
+    far = power[3 * len(power) // 4 :].mean()
+    near = power[slice(*_NEAR_PX)].mean()
+    if math.sqrt(far) > _FAR_SHARE * math.sqrt(near):
         return None
+    # What a tile of the usual size has further inside differs no more.
+    power = np.append(power, np.full(max(DEFAULT_TILE_SIZE_PX // 2 - len(power), 0), far))
     for overlap_px in _OVERLAPS_PX:
-        if 2 * overlap_px <= len(power) and _gain_db(power, overlap_px) < _GAIN_DB:
+        if _gain_db(power, overlap_px) < _GAIN_DB:
             return Halo(overlap_px // 4, exact=False)
     return Halo(MAX_DEFAULT_OVERLAP_PX // 4, exact=False)
 
