@@ -28,8 +28,8 @@ def model_info(**changes: Any) -> ModelInfo:
         "path": "m.onnx", "name": "m", "sha256": "0" * 64, "file_bytes": 1, "input_name": "input",
         "output_name": "output", "layout": "NCHW", "dtype": "float32", "channels": 3, "scale": 2,
         "batch": None, "height_px": None, "width_px": None, "multiple_px": 1, "least_px": 1,
-        "batch_exact": True, "radius_px": 2, "value_range": (0.0, 1.0), "white": None, "bgr": False,
-        "tile_px": None, "metadata": {},
+        "batch_exact": True, "radius_px": 2, "halo_px": None, "halo_from": None,
+        "value_range": (0.0, 1.0), "white": None, "bgr": False, "tile_px": None, "metadata": {},
     }  # fmt: skip
     return ModelInfo(**(facts | changes))
 

@@ -8,6 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from srpipe.io.model_probe import probe_model
+from srpipe.models.graph import write_metadata
+
 from .data import (
     Pair,
     PatchSettings,
@@ -100,6 +103,9 @@ def _run_train(options: argparse.Namespace) -> None:
         "psnr_pictures": f"{len(held_out)} held-out photographs, reduced by {first_reduction}{damage}",
     }
     train(trainer, judge, metadata, options.out, checkpoint)
+    info = probe_model(options.out)
+    if info.halo_from == "measured":
+        write_metadata(options.out, {"halo_px": str(info.halo_px)})
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:

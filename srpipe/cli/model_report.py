@@ -64,6 +64,7 @@ class ExaminedModel:
             "width": _free_or_fixed(info.width_px, info),
             "batch exact": "yes: the same bits as one by one" if info.batch_exact else "no",
             "radius": _radius(info),
+            "halo": _halo(info),
             "operators": ", ".join(f"{name} {n}" for name, n in graph.operators.items()),
             "parameters": f"{graph.parameters:,}",
             "FLOPs": "not countable"
@@ -168,6 +169,17 @@ def _radius(info: ModelInfo) -> str:
         return "beyond what was measured"
     told = "from the metadata" if "receptive_radius_px" in info.metadata else "measured"
     return f"{info.radius_px} input pixels ({told})"
+
+
+def _halo(info: ModelInfo) -> str:
+    if info.halo_px is None:
+        return "not known: the overlap follows from the radius"
+    meanings = {
+        "metadata": "from the metadata",
+        "measured": "measured: beyond it tiles are like the whole",
+        "balanced": "measured: tiles differ beyond it too, and are blended over twice as much",
+    }
+    return f"{info.halo_px} input pixels ({meanings[info.halo_from or 'metadata']})"
 
 
 def _colours(info: ModelInfo) -> str:

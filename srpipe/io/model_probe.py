@@ -2,29 +2,32 @@
 
 What a file says of its output dimensions is not believed; scale, size multiple, batch and reach are
 measured. Value range and colour order cannot be measured: metadata tells, or the usual default.
+What was found out is kept in the user's cache.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from srpipe.errors import ModelError, SettingsError
+from srpipe.errors import ModelError, OutOfMemoryError, SettingsError
 from srpipe.io.binding import Tensor
 from srpipe.io.devices import Device
 from srpipe.io.external_data import hash_model
+from srpipe.io.known_models import KnownModel
+from srpipe.io.model_port import Port, find_ports, signature
 from srpipe.io.model_sidecar import complete_metadata, warn_of_other_scale
 from srpipe.io.session import Session
 from srpipe.plan.geometry import round_up
-from srpipe.plan.model_info import MAX_CHANNELS, Layout, ModelInfo
+from srpipe.plan.model_info import ModelInfo
 from srpipe.settings import ValueRange, parse_value_range
 
-_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+logger = logging.getLogger(__name__)
+
 _MULTIPLES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 56, 64, 96, 128)
 # Probes are at least this large, for models that pad by reflection.
 _PROBE_PX = 32
@@ -33,47 +36,7 @@ _MAX_SCALE = 8
 _REACH_TOLERANCE = 1e-3
 _MAX_REACH_PX = 64
 _MAX_MULTIPLE = 1024
-# Tried in this order where the file leaves the number open.
-_FREE_CHANNELS = (3, 1, 4)
-
-
-@dataclass(frozen=True, slots=True)
-class _Port:
-    """How to call the model."""
-
-    input_name: str
-    output_name: str
-    layout: Layout
-    dtype: str
-    channels: int
-    batch: int | None
-    height_px: int | None
-    width_px: int | None
-    value_range: ValueRange
-
-    @property
-    def span(self) -> float:
-        """White less black."""
-        return self.value_range[1] - self.value_range[0]
-
-    def noise(self, batch: int, height: int, width: int, seed: int = 0) -> Tensor:
-        shape = (batch, self.channels, height, width)
-        values = np.random.default_rng(seed).random(shape, np.float32) * self.span
-        return self.laid_out(values + np.float32(self.value_range[0]))
-
-    def laid_out(self, nchw: Tensor) -> Tensor:
-        array = nchw if self.layout == "NCHW" else nchw.transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(array, self.dtype)
-
-    def nchw(self, array: Tensor) -> Tensor:
-        return array if self.layout == "NCHW" else array.transpose(0, 3, 1, 2)
-
-    def run(self, session: Session, batch: Tensor) -> Tensor | None:
-        """The result as NCHW, or None where the model fails or gives no batch of images."""
-        result = session.run_free(self.input_name, self.output_name, batch)
-        if result is None or result.ndim != 4 or len(result) != len(batch):
-            return None
-        return self.nchw(result)
+_MAX_LENGTH_PX = 65535
 
 
 def probe_model(
@@ -96,21 +59,53 @@ def probe_model(
     """
     name = os.fspath(path)
     wanted = Device.parse(device)
-    if wanted.probing != wanted:
+    if wanted.kind != "cpu" and wanted.probing != wanted:
         Session(name, device, threads)  # whether it starts at all
-    session = Session(name, str(wanted.probing), threads)
-    metadata = session.metadata = complete_metadata(name, session.metadata)
+    entry = KnownModel(name, str(wanted.probing), value_range)
+    info = entry.read()
+    if info is None:
+        info, props = _probe(name, wanted.probing, threads, value_range)
+        entry.keep(info, props)
+    elif wanted.kind != "cpu":
+        Session(name, str(wanted.probing), threads)  # likewise
+    warn_of_other_scale(name, info.metadata, info.scale)
+    return info
+
+
+def _probe(
+    name: str, device: Device, threads: int, value_range: ValueRange | None
+) -> tuple[ModelInfo, dict[str, str]]:
+    """What running the model tells, and the file's own key-value pairs."""
+    session = Session(name, str(device), threads)
+    props = dict(session.metadata)
+    metadata = session.metadata = complete_metadata(name, props)
     given = _value_range(name, metadata) if value_range is None else value_range
     reasons = []
-    for port in _ports(name, session, given):
+    for port in find_ports(name, session, given):
         try:
             multiple, scale = _find_scale(name, session, port, metadata)
         except ModelError as error:
             reasons.append(str(error))
             continue
-        warn_of_other_scale(name, metadata, scale)
-        return _measure(name, session, port, multiple, scale)
+        info = _measure(name, session, port, multiple, scale)
+        return _with_halo(info, session if device.kind == "cpu" else None, threads), props
     raise ModelError(reasons[0])  # the likeliest way to call it
+
+
+def _with_halo(info: ModelInfo, on_cpu: Session | None, threads: int) -> ModelInfo:
+    told = _whole_from_0(info.metadata, "halo_px")
+    if told is not None:
+        return replace(info, halo_px=told, halo_from="metadata")
+    from srpipe.models.halo import measure_halo  # only what was not probed before needs it
+
+    try:
+        halo = measure_halo(info, on_cpu or Session(info.path, "cpu", threads))
+    except (ModelError, OutOfMemoryError) as error:  # of the session: what a CPU cannot run
+        logger.info("the halo of %s cannot be measured: %s", info.name, error)
+        return info
+    if halo is None:
+        return info
+    return replace(info, halo_px=halo.px, halo_from="measured" if halo.exact else "balanced")
 
 
 def read_model_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -123,7 +118,7 @@ def read_model_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     return complete_metadata(name, Session(name, "cpu", 1).metadata)
 
 
-def _measure(name: str, session: Session, port: _Port, multiple: int, scale: int) -> ModelInfo:
+def _measure(name: str, session: Session, port: Port, multiple: int, scale: int) -> ModelInfo:
     batch, exact = _find_batch(session, port, multiple)
     file = Path(name)
     metadata = session.metadata
@@ -144,7 +139,9 @@ def _measure(name: str, session: Session, port: _Port, multiple: int, scale: int
         multiple_px=multiple,
         least_px=_find_least(session, port, multiple, scale),
         batch_exact=exact,
-        radius_px=_find_radius(name, session, port, multiple, scale),
+        radius_px=_find_radius(session, port, multiple, scale),
+        halo_px=None,
+        halo_from=None,
         value_range=port.value_range,
         white=_whole(name, metadata, "pixel_white"),
         bgr=port.channels == 3 and _is_bgr(name, metadata),
@@ -167,71 +164,6 @@ def _is_bgr(name: str, metadata: dict[str, str]) -> bool:
     return order == "bgr"
 
 
-def _ports(name: str, session: Session, value_range: ValueRange) -> Iterator[_Port]:
-    """The ways in which the model may be called, likeliest first."""
-    inputs, outputs = session.inputs, session.outputs
-    signature = f"{_signature(inputs)} in, {_signature(outputs)} out"
-    images = [node for node in outputs if len(node.shape) in (0, 4)]
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or not images:
-        raise ModelError(
-            f"{name} is no image-to-image model ({signature}): srpipe needs one input and one output "
-            "of four dimensions, batch, channels, height and width."
-        )
-    node, output = inputs[0], images[0]
-    if node.type not in _DTYPES or output.type != node.type:
-        raise ModelError(
-            f"{name} works on {node.type} and {output.type} ({signature}): srpipe needs float32 or "
-            "float16, the same in and out."
-        )
-    dims = [d if isinstance(d, int) and d > 0 else None for d in node.shape]
-    ways = likely_layouts(dims)
-    if not ways:
-        raise ModelError(
-            f"{name} takes no image of 1 to {MAX_CHANNELS} channels ({signature}): srpipe needs a "
-            "model of grey, RGB or a few bands."
-        )
-    for layout, channels in ways:
-        height, width = dims[2:4] if layout == "NCHW" else dims[1:3]
-        yield _Port(
-            input_name=node.name,
-            output_name=output.name,
-            layout=layout,
-            dtype=_DTYPES[node.type],
-            channels=channels,
-            batch=dims[0],
-            height_px=height,
-            width_px=width,
-            value_range=value_range,
-        )
-
-
-def likely_layouts(dims: Sequence[int | None]) -> list[tuple[Layout, int]]:
-    """Layout and channels that input dimensions allow, likeliest first.
-
-    What the file says comes before what it leaves open; then RGB, then a square image, then the fewest
-    channels.
-
-    Args:
-        dims: four, None where one is free.
-    """
-    told: list[tuple[Layout, int]] = []
-    left_open: list[tuple[Layout, int]] = []
-    layouts: tuple[tuple[Layout, int], ...] = (("NCHW", 1), ("NHWC", 3))
-    for layout, axis in layouts:
-        channels = dims[axis]
-        if channels is None and dims[1] is None:
-            left_open += [(layout, channels) for channels in _FREE_CHANNELS]
-        elif channels is not None and channels <= MAX_CHANNELS:
-            told.append((layout, channels))
-    squares = {"NCHW": dims[2] == dims[3], "NHWC": dims[1] == dims[2]}
-    told.sort(key=lambda way: (way[1] != 3, not squares[way[0]], way[1]))
-    return told + left_open
-
-
-def _signature(nodes: list[Any]) -> str:
-    return " and ".join(f"{node.name} {node.type}{list(node.shape)}" for node in nodes) or "nothing"
-
-
 def _number(
     name: str, metadata: dict[str, str], key: str, default: float, most: int = 65535
 ) -> float:
@@ -251,8 +183,14 @@ def _whole(name: str, metadata: dict[str, str], key: str) -> int | None:
     return max(1, int(_number(name, metadata, key, 1))) if key in metadata else None
 
 
+def _whole_from_0(metadata: dict[str, str], key: str) -> int | None:
+    """A length that metadata tell; None where they do not, or what they say is none."""
+    told = metadata.get(key, "")
+    return min(int(told), _MAX_LENGTH_PX) if told.isascii() and told.isdigit() else None
+
+
 def _find_scale(
-    name: str, session: Session, port: _Port, metadata: dict[str, str]
+    name: str, session: Session, port: Port, metadata: dict[str, str]
 ) -> tuple[int, int]:
     """Scale and size multiple: the first at which two sizes work that share no larger measure."""
     free = port.height_px is None or port.width_px is None
@@ -279,10 +217,9 @@ def _find_scale(
                     "model that gives as many as it takes."
                 )
             return multiple, scale
-    signature = f"{_signature(session.inputs)} in, {_signature(session.outputs)} out"
     raise ModelError(
-        f"{name} is no image-to-image model that srpipe can use ({signature}): no input size gave an "
-        f"output of the same channels, 1 to {_MAX_SCALE} times as large{seen}."
+        f"{name} is no image-to-image model that srpipe can use ({signature(session)}): no input "
+        f"size gave an output of the same channels, 1 to {_MAX_SCALE} times as large{seen}."
     )
 
 
@@ -290,7 +227,7 @@ def _probe_px(multiple: int) -> int:
     return round_up(_PROBE_PX, multiple)
 
 
-def _find_batch(session: Session, port: _Port, multiple: int) -> tuple[int | None, bool]:
+def _find_batch(session: Session, port: Port, multiple: int) -> tuple[int | None, bool]:
     """The fixed batch size if there is one, and whether a batch equals its tiles bit for bit."""
     height = port.height_px or _probe_px(multiple)
     width = port.width_px or _probe_px(multiple)
@@ -308,13 +245,13 @@ def _find_batch(session: Session, port: _Port, multiple: int) -> tuple[int | Non
     return None, bool(np.array_equal(together, apart))
 
 
-def _stays_put(session: Session, port: _Port, pair: Tensor, together: Tensor) -> bool:
+def _stays_put(session: Session, port: Port, pair: Tensor, together: Tensor) -> bool:
     """Whether an entry of a fixed batch is the same in another place of the batch."""
     turned = port.run(session, np.ascontiguousarray(pair[::-1]))
     return turned is not None and bool(np.array_equal(turned[::-1], together))
 
 
-def _find_least(session: Session, port: _Port, multiple: int, scale: int) -> int:
+def _find_least(session: Session, port: Port, multiple: int, scale: int) -> int:
     """The smallest free size that works, a multiple."""
     if port.height_px is not None and port.width_px is not None:
         return 1
@@ -328,11 +265,11 @@ def _find_least(session: Session, port: _Port, multiple: int, scale: int) -> int
     return multiple
 
 
-def _find_radius(name: str, session: Session, port: _Port, multiple: int, scale: int) -> int | None:
+def _find_radius(session: Session, port: Port, multiple: int, scale: int) -> int | None:
     """How far the left half of a tile reaches into the right half, input pixels."""
-    told = session.metadata.get("receptive_radius_px", "")
-    if told.isascii() and told.isdigit():
-        return int(told)
+    told = _whole_from_0(session.metadata, "receptive_radius_px")
+    if told is not None:
+        return told
     height = port.height_px or _probe_px(multiple)
     width = port.width_px or round_up(2 * _MAX_REACH_PX, multiple)
     half = width // 2

@@ -24,7 +24,12 @@ def complete_metadata(path: str, props: Mapping[str, str]) -> dict[str, str]:
         props: its key-value pairs.
     """
     file = Path(path)
-    return dict(props) | read_foreign(props, read_sidecar(file.with_suffix(".json")), file.name)
+    return dict(props) | read_foreign(props, read_sidecar(sidecar_path(path)), file.name)
+
+
+def sidecar_path(path: str) -> Path:
+    """Where the JSON file that describes a model would be."""
+    return Path(path).with_suffix(".json")
 
 
 def read_sidecar(path: Path) -> dict[str, Any] | None:

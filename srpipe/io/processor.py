@@ -20,6 +20,16 @@ def available_cores() -> int:
     return cores
 
 
+def processor_kind() -> str:
+    """What tells processors apart that may compute differently."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line for line in lines if line.startswith(("model name", "CPU part")))
+    return f"{platform.machine()} {next(named, platform.processor())}"
+
+
 def saturates_sums() -> bool:
     """Whether sums of two products of unsigned and signed 8 bits stop at 16 bits.
 

@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from srpipe.io.source import TileReader, read_image_info
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import Rect, Size
+
+_PHOTOGRAPH = Path(__file__).parent / "pictures" / "dandelion.jpg"
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+def read_photograph(bands: int) -> npt.NDArray[np.uint8]:
+    """A part of a photograph that comes with srpipe: hairs, fine and sharp, before a sunlit meadow.
+
+    Args:
+        bands: 1 gives its green, more than 3 repeat its colours.
+
+    Returns:
+        (192, 192, bands) uint8.
+    """
+    pixels = read_middle(str(_PHOTOGRAPH), Size(192, 192)).astype(np.uint8)
+    if bands == 1:
+        return pixels[..., 1:2]
+    return pixels[..., np.arange(bands) % 3]
+
+
+def middle_square(pixels: npt.NDArray[_Scalar], side_px: int) -> npt.NDArray[_Scalar]:
+    """The middle square of a picture, or the picture mirrored at its borders where it is smaller."""
+    for axis in (0, 1):
+        left = max((pixels.shape[axis] - side_px) // 2, 0)
+        pixels = pixels.take(range(left, min(left + side_px, pixels.shape[axis])), axis)
+    missing = [(0, side_px - length) for length in pixels.shape[:2]]
+    return np.pad(pixels, [*missing, (0, 0)], mode="symmetric")
 
 
 def read_middle(path: str, most: Size, *, allow_untrusted: bool = False) -> Pixels:

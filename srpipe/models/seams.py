@@ -22,6 +22,7 @@ from srpipe.io.checkpoint import Checkpoint
 from srpipe.io.session import Session
 from srpipe.io.source import read_image_info
 from srpipe.io.vips import pyvips
+from srpipe.models.sample import middle_square
 from srpipe.plan.colour import Pixels, pad_edges
 from srpipe.plan.geometry import Size, round_up
 from srpipe.plan.grid import AxisGrid
@@ -130,7 +131,7 @@ def measure_seams(
         side_px, shift_px = _side_and_shift(maker, settings)
         whole_plan = maker.plan(side_px, Settings(tile_size=side_px, overlap=0, engine="serial"))
         tiled_plan = maker.plan(side_px, settings)
-        source = _cut(_in_16_bits(pixels, tiled_plan.white), side_px + shift_px)
+        source = middle_square(_in_16_bits(pixels, tiled_plan.white), side_px + shift_px)
         session = Session(info.path, "cpu", 0)
         for corner in (0, shift_px):
             part = slice(corner, corner + side_px)
@@ -215,15 +216,6 @@ def _in_16_bits(pixels: Pixels, white: int) -> npt.NDArray[np.uint16]:
     if pixels.dtype == np.uint16:
         return pixels.astype(np.uint16)
     return (pixels * (white / 255) + 0.5).astype(np.uint16)
-
-
-def _cut(pixels: npt.NDArray[np.uint16], side_px: int) -> npt.NDArray[np.uint16]:
-    """The middle square of a picture, or the picture mirrored at its borders where it is smaller."""
-    for axis in (0, 1):
-        left = max((pixels.shape[axis] - side_px) // 2, 0)
-        pixels = pixels.take(range(left, min(left + side_px, pixels.shape[axis])), axis)
-    missing = [(0, side_px - length) for length in pixels.shape[:2]]
-    return np.pad(pixels, [*missing, (0, 0)], mode="symmetric")
 
 
 def _enhance(plan: Plan, session: Session, crop: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:

@@ -42,7 +42,7 @@ _SIZES_PX = (((64, 96), (32, 64)), ((192, 288), (96, 192)))
 _WHOLE = 1 << 20  # a window larger than any image
 _TOLERANCE = 1e-4
 _MOST_NAMED = 3
-_NO_LONGER_TRUE = ("seam_", "receptive_radius_px")
+_NO_LONGER_TRUE = ("seam_", "receptive_radius_px", "halo_px")
 
 _Shapes = dict[str, tuple[int, ...]]
 

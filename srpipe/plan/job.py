@@ -23,7 +23,7 @@ from srpipe.plan.memory import (
 )
 from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import OutputSpec, fit_output
-from srpipe.plan.window import default_trim_px
+from srpipe.plan.window import MAX_DEFAULT_OVERLAP_PX, default_trim_px, overlap_for
 from srpipe.settings import Blend, OnError, Settings, check_overlap
 
 DEFAULT_TILE_SIZE_PX = 256
@@ -35,9 +35,6 @@ _INTEGER_DEVICES = ("cuda", "tensorrt")
 SERIAL_MAX_TILES = 1
 # Starting processes would take longer than they gain; more tiles are worth their robustness.
 THREADS_MAX_TILES = 64
-# The ramp that is left where the overlap is chosen from the receptive radius.
-_DEFAULT_RAMP_PX = 4
-_MAX_DEFAULT_OVERLAP_PX = 64
 
 
 ResolvedEngine = Literal["serial", "threads", "local"]
@@ -370,20 +367,22 @@ def _tile_px(wanted_px: int | None, fixed_px: int | None, model: ModelInfo, axis
 
 
 def _reach_px(model: ModelInfo, image: ImageInfo) -> int | None:
-    """How far a pixel of the input reaches, what is resized beside the model included."""
-    if model.radius_px is None:
+    """What a tile's border lacks context for, what is resized beside the model included."""
+    halo_px = model.radius_px if model.halo_px is None else model.halo_px
+    if halo_px is None:
         return None
     seen = bands_seen(image, model)
     resized = model.scale > 1 and (image.bands > seen or model.channels < seen)
-    return max(model.radius_px, BICUBIC_RADIUS_PX if resized else 0)
+    return max(halo_px, BICUBIC_RADIUS_PX if resized else 0)
 
 
 def _default_overlap_px(model: ModelInfo, image: ImageInfo) -> int:
     reach_px = _reach_px(model, image)
     if reach_px is None:
-        return _MAX_DEFAULT_OVERLAP_PX
-    overlap_px = 2 * reach_px + _DEFAULT_RAMP_PX
-    return round_up(min(overlap_px, _MAX_DEFAULT_OVERLAP_PX), 4)
+        return MAX_DEFAULT_OVERLAP_PX
+    # Without a halo beyond which all is well, half of the overlap is for the ramp.
+    overlap_px = 4 * reach_px if model.halo_from == "balanced" else overlap_for(reach_px)
+    return min(overlap_px, MAX_DEFAULT_OVERLAP_PX)
 
 
 def _batch_size(settings: Settings, model: ModelInfo, device: str, n_tiles: int) -> int:

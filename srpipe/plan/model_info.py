@@ -8,6 +8,7 @@ from typing import Any, Literal
 from srpipe.settings import ValueRange
 
 Layout = Literal["NCHW", "NHWC"]
+HaloSource = Literal["metadata", "measured", "balanced"]
 
 MAX_CHANNELS = 64
 
@@ -46,6 +47,12 @@ class ModelInfo:
     radius_px: int | None
     """How far an input pixel reaches in the output, beyond 1/1000 of the range; None if farther
     than the probe could see."""
+    halo_px: int | None
+    """What to leave out at a tile's border for results on photographs like those of the whole image;
+    None if that is not known, and ``radius_px`` has to do."""
+    halo_from: HaloSource | None
+    """metadata: the file tells; measured: beyond it no pixel differs by more than half a level of
+    255; balanced: they differ, but twice the overlap would gain little, or too little for its cost."""
     value_range: ValueRange
     """Black and white in the model's numbers: (0, 1), (0, 255), (-1, 1) …"""
     white: int | None

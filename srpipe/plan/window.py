@@ -18,20 +18,32 @@ from bisect import bisect_left, bisect_right
 import numpy as np
 import numpy.typing as npt
 
+from srpipe.plan.geometry import round_up
 from srpipe.plan.grid import AxisGrid
 from srpipe.settings import Blend
 
 Weights = npt.NDArray[np.float32]
 
+MAX_DEFAULT_OVERLAP_PX = 64
+"""More than a quarter of the usual tile costs too much to be a default."""
+# The ramp that is left where the overlap is chosen from what has to be trimmed.
+_DEFAULT_RAMP_PX = 4
 
-def default_trim_px(overlap_px: int, radius_px: int | None) -> int:
+
+def overlap_for(halo_px: int) -> int:
+    """The overlap, input pixels, that leaves a short ramp when both tiles' halos are trimmed."""
+    return round_up(2 * halo_px + _DEFAULT_RAMP_PX, 4)
+
+
+def default_trim_px(overlap_px: int, halo_px: int | None) -> int:
     """Input pixels of each tile's border to leave out of a feathered seam.
 
-    With an overlap of at least twice the receptive radius all that lacks context is left out, and
-    the blend equals the whole-image result; with less, half of the overlap is left for the ramp.
+    With an overlap of at least twice the halo all that lacks context is left out, and the blend
+    equals the whole-image result; else, or where there is room, half of the overlap is left for the
+    ramp.
     """
-    if radius_px is not None and 2 * radius_px <= overlap_px:
-        return radius_px
+    if halo_px is not None and 2 * halo_px <= overlap_px:
+        return max(halo_px, overlap_px // 4)
     return overlap_px // 4
 
 

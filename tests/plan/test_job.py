@@ -9,6 +9,7 @@ import pytest
 from srpipe.errors import OutputError, SettingsError
 from srpipe.plan.fingerprint import Fingerprint, differences, fingerprint
 from srpipe.plan.geometry import Size
+from srpipe.plan.job import Plan
 from srpipe.plan.memory import count
 from srpipe.settings import Settings
 from tests.factories import make_test_plan
@@ -206,3 +207,33 @@ def test_fingerprint_knows_the_model_by_file_and_content(tmp_path: Path) -> None
     assert plain == told
     other = fingerprint(make_test_plan(tmp_path, model={"sha256": "1" * 64}), {})
     assert differences(plain, other) == [f"model: m {'0' * 16}, now m {'1' * 16}"]
+
+
+def test_default_overlap_follows_the_halo_before_the_radius(tmp_path: Path) -> None:
+    def plan(**model: int | str | None) -> Plan:
+        facts = {"radius_px": 30, "halo_from": "measured"} | model
+        return make_test_plan(
+            tmp_path, image={"size": Size(2000, 2000)}, model=facts, tile_size=256
+        )
+
+    for halo_px in (2, 6, 9, 18, 30):
+        measured = plan(halo_px=halo_px)
+        assert 2 * halo_px + 4 <= measured.grid.x.overlap_px <= 2 * halo_px + 4 + 8
+        assert measured.trim_px[0] >= halo_px
+        assert 2 * measured.trim_px[0] < measured.grid.x.overlap_px
+    balanced = plan(halo_px=8, halo_from="balanced")
+    assert balanced.grid.x.overlap_px in range(32, 40)
+    assert balanced.trim_px[0] in (8, 9)
+    unknown = plan(halo_px=None, halo_from=None)
+    assert unknown.grid.x.overlap_px >= 64
+    on_lattice = plan(halo_px=5, multiple_px=16)
+    assert on_lattice.grid.x.overlap_px % 16 == 0
+    assert on_lattice.grid.x.overlap_px >= 14
+
+
+def test_an_asked_for_overlap_is_trimmed_by_the_halo(tmp_path: Path) -> None:
+    image, model = {"size": Size(2000, 2000)}, {"halo_px": 10, "halo_from": "measured"}
+    for overlap, trim_px in ((12, 3), (20, 10), (24, 10), (64, 16)):
+        plan = make_test_plan(tmp_path, image=image, model=model, tile_size=256, overlap=overlap)
+        assert plan.grid.x.overlap_px - overlap < 8
+        assert abs(plan.trim_px[0] - trim_px) <= 1

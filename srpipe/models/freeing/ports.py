@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 from srpipe.errors import ModelError
-from srpipe.io.model_probe import likely_layouts
+from srpipe.io.model_port import likely_layouts
 from srpipe.plan.model_info import MAX_CHANNELS, Layout
 
 # Nodes after which every pixel and channel is still where it was.
