@@ -1,7 +1,8 @@
-"""The processor: how many cores there are, and how it adds up products of 8 bits."""
+"""The processor: what it is, how many cores there are, and how it adds up products of 8 bits."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from pathlib import Path
@@ -18,6 +19,15 @@ def available_cores() -> int:
     except (OSError, ValueError):
         pass  # no cgroup v2, or no limit
     return cores
+
+
+def processor_name() -> str:
+    """The processor's model, as far as the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def saturates_sums() -> bool:
