@@ -42,32 +42,40 @@ def can_be_rewritten(model: onnx.ModelProto) -> bool:
     )
 
 
-def rewrite_graph(model: onnx.ModelProto, names: Sequence[str]) -> tuple[onnx.ModelProto, int]:
-    """Apply rewrites, in the order of :data:`REWRITES`.
+def rewrite_graph(model: onnx.ModelProto, names: Sequence[str]) -> bytes:
+    """A model with some rewrites, serialized.
 
     Args:
         model: the original with all of its weights; it stays as it is.
+        names: keys of :data:`REWRITES`.
+
+    Raises:
+        ModelError: ONNX Runtime does not take the graph, or there is no such rewrite.
+    """
+    rewritten, _ = rewrite_settled(settle_constants(model), names)
+    return bytes(rewritten.SerializeToString())
+
+
+def rewrite_settled(settled: onnx.ModelProto, names: Sequence[str]) -> tuple[onnx.ModelProto, int]:
+    """Apply rewrites, in the order of :data:`REWRITES`.
+
+    Args:
+        settled: a model whose constants are settled; it stays as it is.
         names: keys of :data:`REWRITES`.
 
     Returns:
         The new graph, and in how many places the last of the rewrites changed it.
 
     Raises:
-        ModelError: ONNX Runtime does not take the graph, or there is no such rewrite.
+        ModelError: there is no such rewrite.
     """
     if unknown := set(names) - REWRITES.keys():
         raise ModelError(f"there is no rewrite {', '.join(sorted(unknown))} in this srpipe.")
-    rewritten = settle_constants(_copy(model))
-    places = 0
+    rewritten, places = onnx.ModelProto(), 0
+    rewritten.CopyFrom(settled)
     for name in REWRITES:
         if name in names:
             graph = Editor(rewritten)
             places = REWRITES[name](graph)
             graph.finish()
     return rewritten, places
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy

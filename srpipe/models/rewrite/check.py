@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from srpipe.io.binding import Tensor
-from srpipe.models.trial import open_on_cpu
-from srpipe.models.verify import largest_difference
+from srpipe.models.verify import Runner, largest_difference
 from srpipe.plan.geometry import round_up
 from srpipe.plan.model_info import ModelInfo
 
@@ -34,7 +33,7 @@ class Check:
         """
         self._info = info
         self._tiles = list(trial_tiles(info))
-        self._expected = [self._run(content, tile) for tile in self._tiles]
+        self._expected = self._run(content)
 
     def difference(self, content: bytes) -> float:
         """The largest difference that another graph's results show, as a share of the range.
@@ -46,20 +45,16 @@ class Check:
         """
         low, high = self._info.value_range
         largest = 0.0
-        for tile, expected in zip(self._tiles, self._expected, strict=True):
-            result = self._run(content, tile)
+        for result, expected in zip(self._run(content), self._expected, strict=True):
             if expected is None or result is None:
                 return float("inf")
             largest = max(largest, largest_difference(result, expected) / (high - low))
         return largest
 
-    def _run(self, content: bytes, tile: Tensor) -> Tensor | None:
-        session = open_on_cpu(content)
-        try:
-            (result,) = session.run([self._info.output_name], {self._info.input_name: tile})
-        except Exception:  # ONNX Runtime's exceptions share no base class
-            return None
-        return np.asarray(result)
+    def _run(self, content: bytes) -> list[Tensor | None]:
+        """The results on all tiles, None where the graph fails."""
+        runner = Runner(content)
+        return [runner.try_run(tile, self._info.output_name) for tile in self._tiles]
 
 
 def trial_tiles(info: ModelInfo) -> Iterator[Tensor]:

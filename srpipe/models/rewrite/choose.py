@@ -16,8 +16,9 @@ from srpipe.errors import ModelError
 from srpipe.io.binding import Tensor
 from srpipe.io.processor import available_cores
 from srpipe.models.graph import load_graph
-from srpipe.models.rewrite.apply import REWRITES, can_be_rewritten, rewrite_graph
+from srpipe.models.rewrite.apply import REWRITES, can_be_rewritten, rewrite_settled
 from srpipe.models.rewrite.check import TOLERANCE, Check, laid_out, tile_shape
+from srpipe.models.rewrite.constants import settle_constants
 from srpipe.models.speed import compare_speeds
 from srpipe.models.trial import open_on_cpu
 from srpipe.plan.model_info import ModelInfo
@@ -30,6 +31,8 @@ _TILE_PX = 128
 _ROUNDS = 5
 # More runs at once than this need memory, and show nothing new.
 _MAX_CORES = 4
+# A model so large takes seconds even to look through.
+_LARGE_BYTES = 20_000_000
 # A job shorter than this would not earn what measuring costs.
 _WORTHWHILE_S = 20.0
 
@@ -57,9 +60,9 @@ class Candidates:
             ModelError: it cannot be read.
         """
         self._info = info
-        self._model: onnx.ModelProto | None = load_graph(info.path)
-        if not can_be_rewritten(self._model):
-            self._model = None
+        model = load_graph(info.path)
+        self._original = model if can_be_rewritten(model) else None
+        self._settled: onnx.ModelProto | None = None
         self._check: Check | None = None
 
     def make(self, names: tuple[str, ...]) -> Candidate | None:
@@ -67,14 +70,15 @@ class Candidates:
 
         No names: with its constants settled only.
         """
-        if self._model is None:
+        if self._original is None:
             return None
         try:
-            rewritten, places = rewrite_graph(self._model, names)
+            self._settled = self._settled or settle_constants(self._original)
+            rewritten, places = rewrite_settled(self._settled, names)
             if names and not places:
                 return None
             content = bytes(rewritten.SerializeToString())
-            self._check = self._check or Check(self._model.SerializeToString(), self._info)
+            self._check = self._check or Check(self._original.SerializeToString(), self._info)
             difference = self._check.difference(content)
         except ModelError as error:
             logger.debug("rewrites %s of %s: %s", names, self._info.path, error)
@@ -112,6 +116,8 @@ def choose_rewrites(info: ModelInfo, megapixels: float) -> Choice:
     Raises:
         ModelError: the model cannot be read.
     """
+    if info.file_bytes > _LARGE_BYTES:
+        _say(info)
     candidates = Candidates(info)
     matching = [candidate.names[0] for candidate in candidates.single()]
     if not matching:
@@ -119,11 +125,8 @@ def choose_rewrites(info: ModelInfo, megapixels: float) -> Choice:
     tile = trial_tile(info)
     if _work_s(info, tile, megapixels) < _WORTHWHILE_S:
         return Choice(None, final=False)
-    logger.warning(
-        "Measuring once whether %s runs faster with its graph rewritten (%s).",
-        info.name,
-        ", ".join(matching),
-    )
+    if info.file_bytes <= _LARGE_BYTES:
+        _say(info)
     best: Candidate | None = None
     for name in matching:
         chosen = () if best is None else best.names
@@ -131,6 +134,10 @@ def choose_rewrites(info: ModelInfo, megapixels: float) -> Choice:
         if candidate is not None and gain(info, candidate, best, tile) >= LEAST_GAIN:
             best = candidate
     return Choice(best)
+
+
+def _say(info: ModelInfo) -> None:
+    logger.warning("Finding out, once, whether %s runs faster with its graph rewritten.", info.name)
 
 
 def trial_tile(info: ModelInfo) -> Tensor:

@@ -21,18 +21,24 @@ _MAX_ROUNDS = 8
 def settle_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     """A graph of the same function, in which what never changes is constant.
 
+    Args:
+        model: with all of its weights; it stays as it is.
+
     Raises:
         ModelError: ONNX Runtime does not take the graph.
     """
-    model = fold_constants(model)
+    settled = fold_constants(model)
+    if settled is model:
+        settled = onnx.ModelProto()
+        settled.CopyFrom(model)
     for _ in range(_MAX_ROUNDS):
-        graph = Editor(model)
+        graph = Editor(settled)
         found = _settle_sizes(graph)
         graph.finish()
         if not found:
             break
-        model = fold_constants(model)
-    return model
+        settled = fold_constants(settled)
+    return settled
 
 
 def _settle_sizes(graph: Editor) -> int:

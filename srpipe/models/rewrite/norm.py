@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from srpipe.models.rewrite.editor import Editor, Floats, attribute, pads_nothing
+from srpipe.models.rewrite.editor import Editor, Floats, attribute, is_a, pads_nothing
 
 _OPSET_WITH_AXES_INPUT = 18
 
@@ -132,7 +132,7 @@ def _fold(graph: Editor, affine: _Affine) -> bool:
         return False
     found: list[tuple[NodeProto, Floats, Floats]] = []
     for user in users:
-        kernel = graph.floats(user.input[1]) if user.op_type == "Conv" else None
+        kernel = graph.floats(user.input[1]) if is_a(user, "Conv") else None
         if kernel is None or attribute(user, "group", 1) != 1 or not pads_nothing(user):
             return False
         bias = (

@@ -88,8 +88,7 @@ def read_graph(path: str, wanted: Rewritten) -> bytes:
     from srpipe.models.graph import load_graph  # imports onnx
     from srpipe.models.rewrite.apply import rewrite_graph
 
-    rewritten, _ = rewrite_graph(load_graph(path), wanted.rewrites)
-    content = bytes(rewritten.SerializeToString())
+    content = rewrite_graph(load_graph(path), wanted.rewrites)
     if hashlib.sha256(content).hexdigest() != wanted.sha256:
         raise InferenceError(
             f"the rewritten graph of {path} that the job began with cannot be made again: start over "

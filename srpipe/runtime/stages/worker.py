@@ -7,6 +7,7 @@ import time
 from srpipe.errors import InferenceError
 from srpipe.io.external_data import hash_model
 from srpipe.io.session import Session
+from srpipe.models.rewrite.verdict import Rewritten, read_graph
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Done, Instruction, Run
 from srpipe.runtime.slots import Slots
@@ -53,9 +54,13 @@ class Worker:
 
 
 def _content(plan: Plan) -> bytes | None:
-    """The model with the conversion of integers in it; None where the file does as it is."""
+    """The rewritten graph, or with the conversion of integers in it; None: the file as it is."""
+    content = None
+    if plan.rewrites:
+        content = read_graph(plan.model.path, Rewritten(plan.rewrites, plan.graph_sha256))
     if not plan.integer_input:
-        return None
+        return content
     from srpipe.models.integer_input import take_integers  # imports onnx
 
-    return take_integers(plan.model, plan.colour.table(plan.image.dtype, plan.model.dtype))
+    table = plan.colour.table(plan.image.dtype, plan.model.dtype)
+    return take_integers(plan.model, table, content)
