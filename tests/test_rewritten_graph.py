@@ -1,4 +1,4 @@
-"""Whole runs with a rewritten graph: the same picture, from every engine the same bytes, and resumed."""
+"""Runs with a rewritten graph: the same picture, the same bytes from every engine, and resumed."""
 
 from __future__ import annotations
 

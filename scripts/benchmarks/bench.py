@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``scripts/bench`` with ``pipeline``, ``batch`` or ``models``."""
+"""Command line of the benchmarks: ``scripts/bench`` and the name of one."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from .pipeline import (
     model_file,
     picture_of,
 )
+from .rewrite import default_models, measure_rewrites, rewrite_table
 from .table import speed_table, stage_table
 from .task import TaskError
 
@@ -81,6 +82,16 @@ def _run_models(options: argparse.Namespace) -> None:
     with TemporaryDirectory(prefix="srpipe-bench-") as folder:
         speeds = compare_models(models, source, Path(folder), options.runs, _say)
     print(f"{machine_line()}\n\n{models_table(speeds)}")
+
+
+def _run_rewrite(options: argparse.Namespace) -> None:
+    with TemporaryDirectory(prefix="srpipe-bench-") as folder:
+        gains = [
+            gain
+            for model in options.model or default_models()
+            for gain in measure_rewrites(model, Path(folder), options.tile_size, options.runs, _say)
+        ]
+    print(f"{machine_line()}\n\n{rewrite_table(gains)}")
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -179,6 +190,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--picture", type=Path, metavar="FILE", help="default: as for pipeline")
     add("--runs", type=int, default=5, metavar="N", help="rounds; default %(default)s")
     models.set_defaults(run=_run_models)
+    rewrite = commands.add_parser(
+        "rewrite",
+        help="what each rewrite of a model's graph gains",
+        description="Runs a model's own graph and every rewritten one in turn, a run on each core.",
+    )
+    add = rewrite.add_argument
+    add("--model", nargs="+", metavar="NAME|FILE", help=f"default: {' '.join(default_models())}")
+    add("--tile-size", type=int, default=256, metavar="N", help="default %(default)s")
+    add("--runs", type=int, default=7, metavar="N", help="rounds; default %(default)s")
+    rewrite.set_defaults(run=_run_rewrite)
     return parser  # fmt: skip
 
 

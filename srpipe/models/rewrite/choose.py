@@ -140,9 +140,9 @@ def _say(info: ModelInfo) -> None:
     logger.warning("Finding out, once, whether %s runs faster with its graph rewritten.", info.name)
 
 
-def trial_tile(info: ModelInfo) -> Tensor:
-    """A tile of noise to measure with."""
-    shape = tile_shape(info, _TILE_PX, _TILE_PX)
+def trial_tile(info: ModelInfo, side_px: int = _TILE_PX) -> Tensor:
+    """A tile of noise to measure with, about as large as asked for."""
+    shape = tile_shape(info, side_px, side_px)
     low, high = info.value_range
     noise = np.random.default_rng(1).random(shape, np.float32)
     return laid_out(info, noise * np.float32(high - low) + np.float32(low))
