@@ -23,7 +23,12 @@ from srpipe.errors import (
 )
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.io.devices import resolve_device
-from srpipe.io.job_folder import JobFolder, is_finished_output, refuse_existing
+from srpipe.io.job_folder import (
+    JobFolder,
+    is_finished_output,
+    read_job_graph,
+    refuse_existing,
+)
 from srpipe.io.model_probe import probe_model, read_model_metadata
 from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import available_cores
@@ -31,9 +36,10 @@ from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
 from srpipe.io.vips import libvips_version
 from srpipe.io.writer import check_options
+from srpipe.models.rewrite.verdict import find_graph
 from srpipe.models.zoo import bundled_models, find_model
 from srpipe.plan.fingerprint import fingerprint
-from srpipe.plan.job import Plan, make_plan
+from srpipe.plan.job import SERIAL_MAX_TILES, Plan, make_plan
 from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import OutputSpec, parse_output
 from srpipe.runtime.conductor import Conductor
@@ -221,7 +227,21 @@ def prepare(
         job_dir=job_dir,
     )
     check_options(plan.output, image)
-    return plan
+    return _choose_graph(plan, settings)
+
+
+def _choose_graph(plan: Plan, settings: Settings) -> Plan:
+    """The plan with the graph its sessions run: that of the job to go on with, else the fastest."""
+    if not settings.rewrite or plan.on_gpu:
+        return plan
+    begun = None if plan.fresh else read_job_graph(Path(plan.job_dir))
+    if begun is not None and begun[0] == plan.model.sha256:
+        _, rewrites, sha256 = begun
+        return replace(plan, rewrites=rewrites, graph_sha256=sha256)
+    tiles = plan.grid.n_tiles
+    megapixels = tiles * plan.grid.tile.megapixels if tiles > SERIAL_MAX_TILES else 0.0
+    found = find_graph(plan.model, megapixels)
+    return replace(plan, rewrites=found.rewrites, graph_sha256=found.sha256)
 
 
 def run_job(

@@ -30,6 +30,7 @@ from .pipeline import (
     picture_of,
 )
 from .reuse import make_scan, measure_reuse, reuse_table
+from .rewrite import default_models, measure_rewrites, rewrite_table
 from .table import speed_table, stage_table
 from .task import TaskError
 
@@ -96,6 +97,16 @@ def _run_reuse(options: argparse.Namespace) -> None:
             for title, source in (("scan", scan), ("photograph", photograph))
         ]
     print(f"{machine_line()}\n\n{options.model}\n\n{reuse_table(savings)}")
+
+
+def _run_rewrite(options: argparse.Namespace) -> None:
+    with TemporaryDirectory(prefix="srpipe-bench-") as folder:
+        gains = [
+            gain
+            for model in options.model or default_models()
+            for gain in measure_rewrites(model, Path(folder), options.tile_size, options.runs, _say)
+        ]
+    print(f"{machine_line()}\n\n{rewrite_table(gains)}")
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -208,6 +219,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--runs", type=int, default=3, metavar="N", help="rounds; default %(default)s")
     add("--folder", type=Path, help="for pictures while measuring; default: the system's own")
     reuse.set_defaults(run=_run_reuse)
+    rewrite = commands.add_parser(
+        "rewrite",
+        help="what each rewrite of a model's graph gains",
+        description="Runs a model's own graph and every rewritten one in turn, a run on each core.",
+    )
+    add = rewrite.add_argument
+    add("--model", nargs="+", metavar="NAME|FILE", help=f"default: {' '.join(default_models())}")
+    add("--tile-size", type=int, default=256, metavar="N", help="default %(default)s")
+    add("--runs", type=int, default=7, metavar="N", help="rounds; default %(default)s")
+    rewrite.set_defaults(run=_run_rewrite)
     return parser  # fmt: skip
 
 

@@ -121,8 +121,9 @@ def _prelu(
     name: str,
     channels: int,
 ) -> str:
-    """Append a PReLU with a slope for every channel."""
-    slope = np.full((channels, 1, 1), _SLOPE, np.float32)
+    """Append a PReLU with a slope for every channel, on average that of its first weights."""
+    # Different, as they are after training: equal slopes would be another, cheaper operator.
+    slope = np.linspace(0, 2 * _SLOPE, channels, dtype=np.float32).reshape(channels, 1, 1)
     weights.append(numpy_helper.from_array(slope, f"{name}.weight"))
     nodes.append(helper.make_node("PRelu", [value, f"{name}.weight"], [name]))
     return name

@@ -275,6 +275,18 @@ def read_plan(folder: Path) -> Fingerprint:
     return facts
 
 
+def read_job_graph(folder: Path) -> tuple[str, tuple[str, ...], str] | None:
+    """Hash of the model, rewrites and hash of the graph of the job in ``folder``; None without one."""
+    try:
+        record = json.loads((folder / PLAN_FILE).read_bytes())
+        if record["sha256"] != _sha256(record["plan"]):
+            return None
+        plan = json.loads(record["plan"])["plan"]
+        return plan["model"]["sha256"], tuple(plan["rewrites"]), plan["graph_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def is_finished_output(folder: Path, path: str, job: str | None = None) -> bool:
     """Whether the file at ``path`` is the whole output of the job in ``folder``.
 

@@ -14,7 +14,7 @@ from srpipe.io.cache import read_cached_json, write_cached_json
 from srpipe.io.external_data import hash_model
 from srpipe.io.model_sidecar import complete_metadata, sidecar_path
 from srpipe.io.onnx_runtime import onnx_runtime_version
-from srpipe.io.processor import processor_kind
+from srpipe.io.processor import processor_name
 from srpipe.plan.model_info import ModelInfo
 from srpipe.settings import ValueRange
 
@@ -49,7 +49,7 @@ class KnownModel:
             "sidecar": _content_hash(sidecar_path(path)),
             "value range": value_range,
             "device": device,
-            "processor": processor_kind(),
+            "processor": processor_name(),
             "onnxruntime": onnx_runtime_version(),
             "probe": _VERSION,
         }

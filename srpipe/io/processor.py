@@ -1,4 +1,4 @@
-"""The processor: how many cores there are, and how it adds up products of 8 bits."""
+"""The processor: what it is, how many cores there are, and how it adds up products of 8 bits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def available_cores() -> int:
     return cores
 
 
-def processor_kind() -> str:
+def processor_name() -> str:
     """What tells processors apart that may compute differently."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

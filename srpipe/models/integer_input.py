@@ -20,7 +20,9 @@ _TYPES = {256: TensorProto.UINT8, 65536: TensorProto.UINT16}
 _PIXELS = "srpipe.pixels"
 
 
-def take_integers(model: ModelInfo, table: npt.NDArray[np.floating]) -> bytes:
+def take_integers(
+    model: ModelInfo, table: npt.NDArray[np.floating], content: bytes | None = None
+) -> bytes:
     """A model that takes an image's integers as they are, serialized.
 
     Its only input has another name than before. Weights that the file keeps in others stay there.
@@ -28,12 +30,16 @@ def take_integers(model: ModelInfo, table: npt.NDArray[np.floating]) -> bytes:
     Args:
         model: the model.
         table: what it is to see for every integer of 8 or 16 bits, in the model's own precision.
+        content: the graph, serialized, where it is not the one in the model's file.
 
     Raises:
         ModelError: the file cannot be read.
     """
     try:
-        whole = onnx.load(model.path, load_external_data=False)
+        if content is None:
+            whole = onnx.load(model.path, load_external_data=False)
+        else:
+            whole = onnx.load_model_from_string(content)
     except (DecodeError, ValueError, OSError) as error:
         raise ModelError(f"{model.path} cannot be loaded as an ONNX model: {error}") from None
     port = next(port for port in whole.graph.input if port.name == model.input_name)

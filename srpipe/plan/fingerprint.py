@@ -42,6 +42,8 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         "on error": plan.on_error,
         "device": plan.device.partition(":")[0],
     }
+    if plan.rewrites:
+        facts["graph"] = f"with {', '.join(plan.rewrites)} rewritten, {plan.graph_sha256[:16]}"
     if plan.on_gpu or not model.batch_exact:
         facts["batch size"] = str(plan.batch_size)
     return facts | {f"{name} version": version for name, version in versions.items()}

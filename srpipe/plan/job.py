@@ -62,6 +62,10 @@ class Plan:
     """Runs of one session that are under way at once, each on an equal share of its cores."""
     device: str
     """Resolved: cpu, cuda:0, or several of one kind between commas."""
+    rewrites: tuple[str, ...] = ()
+    """Names of the rewrites that make the graph that sessions run; none: the model's own."""
+    graph_sha256: str = ""
+    """Hash of the rewritten graph."""
     integer_input: bool
     """Whether batches hold the image's integers, which the model's session converts itself."""
     reuse: bool

@@ -9,6 +9,7 @@ from srpipe.errors import InferenceError
 from srpipe.io.binding import Batch, Tensor
 from srpipe.io.external_data import hash_model
 from srpipe.io.session import Session, Terminator
+from srpipe.models.rewrite.verdict import Rewritten, read_graph
 from srpipe.plan.job import Plan
 
 _WAIT_S = 0.5
@@ -77,14 +78,18 @@ class Sessions:
 
 def _key(plan: Plan, number: int) -> Hashable:
     integers = (plan.image.dtype, plan.colour) if plan.integer_input else None
-    return (plan.model.path, plan.model.sha256, number, plan.device, plan.run_threads, plan.runners,
-            integers)  # fmt: skip
+    return (plan.model.path, plan.model.sha256, plan.graph_sha256, number, plan.device,
+            plan.run_threads, plan.runners, integers)  # fmt: skip
 
 
 def _content(plan: Plan) -> bytes | None:
-    """The model with the conversion of integers in it; None where the file does as it is."""
+    """The rewritten graph, or with the conversion of integers in it; None: the file as it is."""
+    content = None
+    if plan.rewrites:
+        content = read_graph(plan.model.path, Rewritten(plan.rewrites, plan.graph_sha256))
     if not plan.integer_input:
-        return None
+        return content
     from srpipe.models.integer_input import take_integers  # imports onnx
 
-    return take_integers(plan.model, plan.colour.table(plan.image.dtype, plan.model.dtype))
+    table = plan.colour.table(plan.image.dtype, plan.model.dtype)
+    return take_integers(plan.model, table, content)

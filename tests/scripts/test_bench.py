@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import pyvips
 
+from srpipe.io.model_probe import probe_model
 from srpipe.io.source import read_image_info
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 from benchmarks import bench, memory
 from benchmarks.batch import Measured, batch_table
 from benchmarks.compact import CompactSettings, build_compact
+from benchmarks.nafnet import build_nafnet
 from benchmarks.pipeline import Result, Run, picture_of, psnr
 from benchmarks.processes import TreeSampler, Usage, process_memory, stage_name
 from benchmarks.raw_session import Arrangement
@@ -94,6 +96,24 @@ def test_models_benchmark(picture: Path, model: Path, capsys):
     assert [row[1].strip() for row in rows[2:]] == [str(model), "lite-x2"]
     assert float(rows[2][3]) == 1.0
     assert float(rows[3][3]) == pytest.approx(float(rows[3][2]) / float(rows[2][2]), rel=0.02)
+
+
+def test_rewrite_benchmark(model: Path, capsys):
+    arguments = ["rewrite", "--model", str(model), "lite-x2", "--tile-size", "24", "--runs", "1"]
+    assert bench.main(arguments) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
+    told = [(row[1].strip(), row[2].strip(), row[3].strip()) for row in rows[2:]]
+    assert told == [
+        (str(model), "constants only", "–"),
+        (str(model), "prelu", "2"),
+        ("lite-x2", "constants only", "–"),
+    ]
+    assert all(float(row[4].strip(" x")) > 0 and float(row[5]) < 1e-5 for row in rows[2:])
+
+
+def test_nafnet_is_an_image_model(tmp_path: Path):
+    info = probe_model(build_nafnet(tmp_path / "nafnet.onnx", width=4))
+    assert (info.scale, info.multiple_px, info.channels) == (1, 16, 3)
 
 
 def test_batch_benchmark_without_the_device(model: Path, capsys):
