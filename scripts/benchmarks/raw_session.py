@@ -45,6 +45,11 @@ def candidates(plan: Plan) -> list[Arrangement]:
     return [one_run, Arrangement(cores, 1)]
 
 
+def session_file(plan: Plan) -> str:
+    """The file that the sessions of a job load: the raw session must compute the same graph."""
+    return plan.model.path
+
+
 class RawSession:
     """One session with ready batches of a job, run in one arrangement."""
 
@@ -53,7 +58,7 @@ class RawSession:
         self._model = plan.model
         self._batches = batches
         self._callers = arrangement.callers
-        self._session = Session(plan.model.path, plan.device, arrangement.threads)
+        self._session = Session(session_file(plan), plan.device, arrangement.threads)
         shape, dtype = plan.slot_shapes.result, plan.model.dtype
         self._results = [np.zeros(shape, dtype) for _ in range(arrangement.callers)]
         self.time_s(arrangement.callers)

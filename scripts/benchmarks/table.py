@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .pipeline import Result
+from .runs import db_cell
 
 _SPEED_HEAD = (
     "model", "picture, MP", "tiles", "raw session, MP/s", "pipeline, MP/s", "pipeline / raw",
     "by processor time", "loop, s", "pipeline, s", "loop / pipeline", "loop, MB", "pipeline, MB",
-    "PSNR, dB",
+    "PSNR, dB", "to the whole result, dB: pipeline, loop",
 )  # fmt: skip
 _NOTES = """\
 MP/s count the model's input, padding and overlaps included; seconds are medians, ratios medians of \
 the rounds' ratios. By processor time: pipeline / raw if no core ever waited. Memory: RssAnon + \
 RssShmem of all processes at one moment; in brackets with shared memory counted once. PSNR: the \
-pipeline's output against the loop's."""
+pipeline's output against the loop's; of both against the model's result for a whole crop at once."""
 
 
 def speed_table(results: Sequence[Result]) -> str:
@@ -40,7 +41,8 @@ def _speed_row(result: Result) -> list[str]:
         f"{result.loop_per_pipeline:.2f}" if result.loop_per_pipeline else "–",
         f"{loop.usage.peak_bytes / 1e6:.0f}" if loop else "–",
         f"{usage.peak_bytes / 1e6:.0f} ({usage.peak_shared_once_bytes / 1e6:.0f})",
-        f"{result.psnr_db:.1f}" if result.psnr_db is not None else "–",
+        db_cell(result.psnr_db),
+        ", ".join(db_cell(result.whole_db.get(kind)) for kind in ("pipeline", "loop")),
     ]
 
 

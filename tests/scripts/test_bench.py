@@ -19,9 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 from benchmarks import bench, memory
 from benchmarks.batch import Measured, batch_table
 from benchmarks.compact import CompactSettings, build_compact
-from benchmarks.pipeline import Result, Run, picture_of, psnr
+from benchmarks.pictures import picture_of
+from benchmarks.pipeline import Result
 from benchmarks.processes import TreeSampler, Usage, process_memory, stage_name
 from benchmarks.raw_session import Arrangement
+from benchmarks.runs import Run, psnr
 from benchmarks.table import speed_table, stage_table
 from benchmarks.task import Request, TaskError, run_task
 
@@ -44,6 +46,7 @@ def model(tmp_path: Path) -> Path:
 def test_pipeline_benchmark(picture: Path, model: Path, tmp_path: Path, capsys):
     answer = tmp_path / "answer.json"
     arguments = ["pipeline", "--picture", str(picture), "--min-mp", "0.01", "--runs", "1"]
+    arguments += ["--whole-mp", "0.02"]
     arguments += ["--model", str(model), "--folder", str(tmp_path), "--json", str(answer)]
     assert bench.main(arguments) == 0
     told = json.loads(answer.read_text())
@@ -62,6 +65,8 @@ def test_pipeline_benchmark(picture: Path, model: Path, tmp_path: Path, capsys):
     stages = {"reader", "batcher", "worker", "accumulator", "writer"}
     assert result["pipeline"][0]["stage_s"].keys() == stages
     assert result["psnr_db"] > 30
+    assert result["whole_db"].keys() == {"pipeline", "loop"}
+    assert min(result["whole_db"].values()) > 40
     said = capsys.readouterr().out
     assert "| tiny |" in said.replace(str(model), "tiny")
     assert not list(tmp_path.glob("srpipe-bench-*"))
@@ -175,7 +180,7 @@ def test_tables_hold_medians_and_ratios():
         "lite", 2.0, 2.4, "256x256", "240x240", 1, Arrangement(2, 1),
         tuple(run_of(s) for s in (1.0, 2.0, 4.0)),
         tuple(run_of(s) for s in (2.0, 2.5, 4.0)),
-        tuple(run_of(s) for s in (8.0, 5.0, 12.0)), 50.0,
+        tuple(run_of(s) for s in (8.0, 5.0, 12.0)), 50.0, {"pipeline": float("inf"), "loop": 60.0},
     )  # fmt: skip
     assert result.raw_mp_per_s == pytest.approx(1.2)
     assert result.pipeline_mp_per_s == pytest.approx(0.96)
