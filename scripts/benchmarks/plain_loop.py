@@ -9,14 +9,12 @@ back to the border.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-import pyvips
 
-from srpipe.plan.output import parse_output
+from .pixels import Picture, read_picture, write_picture
 
 TILE_PX = 256
 OVERLAP_PX = 64
@@ -34,20 +32,19 @@ def enhance_plainly(source: str, output: str, model_file: str) -> None:
         output: the TIFF to write, compressed as srpipe does it.
         model_file: an .onnx file that takes RGB from 0 to 1 in tiles of any size.
     """
-    pixels = pyvips.Image.new_from_file(source, access="sequential").numpy()
+    pixels = read_picture(source)
     session = ort.InferenceSession(model_file, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     result = enhance_pixels(pixels, lambda batch: session.run(None, {name: batch})[0])
-    image: Any = pyvips.Image.new_from_array(result, interpretation="srgb")
-    image.write_to_file(f"{output}[{parse_output(output).options}]")
+    write_picture(result, output)
 
 
 def enhance_pixels(
-    pixels: npt.NDArray[np.uint8],
+    pixels: Picture,
     model: Model,
     tile_px: int = TILE_PX,
     overlap_px: int = OVERLAP_PX,
-) -> npt.NDArray[np.uint8]:
+) -> Picture:
     """Enhance (height, width, 3) pixels tile by tile; the result is ``scale`` times as large."""
     height, width = pixels.shape[:2]
     sums = weights = None

@@ -16,6 +16,7 @@ from srpipe.io.session import Session
 from srpipe.io.source import TileReader
 from srpipe.plan.colour import pad_edges
 from srpipe.plan.job import Plan
+from srpipe.runtime.sessions import session_content
 
 MAX_READY_BATCHES = 16
 _CALIBRATION_S = 1.0
@@ -53,7 +54,9 @@ class RawSession:
         self._model = plan.model
         self._batches = batches
         self._callers = arrangement.callers
-        self._session = Session(plan.model.path, plan.device, arrangement.threads)
+        # The graph that the pipeline runs, so that the difference is what surrounds it.
+        content = session_content(plan)
+        self._session = Session(plan.model.path, plan.device, arrangement.threads, content)
         shape, dtype = plan.slot_shapes.result, plan.model.dtype
         self._results = [np.zeros(shape, dtype) for _ in range(arrangement.callers)]
         self.time_s(arrangement.callers)

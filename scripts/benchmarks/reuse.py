@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyvips
@@ -20,7 +22,10 @@ from srpipe.plan.grid import Grid
 from srpipe.settings import Settings
 
 from .mosaic import PictureSpec, make_picture
+from .pictures import default_pictures, picture_of
+from .report import machine_line, say
 from .table import markdown_table
+from .weights import model_file
 
 # Tiles from one block of photograph to the next, at least.
 _CELL_TILES = 5
@@ -190,3 +195,36 @@ def reuse_table(savings: Sequence[Saving]) -> str:
         for s in savings
     ]
     return markdown_table(head, rows)
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "reuse",
+        help="what computing repeated tiles once saves on a scan, and costs on a photograph",
+        description="Enhances a white page with blocks of photographs, and a photograph, in turn with "
+        "and without --no-reuse, and compares the outputs.",
+    )
+    add = parser.add_argument
+    add("--picture", type=Path, metavar="FILE", help="default: as for pipeline")
+    add("--mp", type=float, default=16.0, metavar="MP", help="of both; default %(default)s")
+    add("--background", type=float, default=0.6, metavar="SHARE", help="default %(default)s")
+    add("--model", default="lite-x2", metavar="NAME|FILE", help="default %(default)s")
+    add("--runs", type=int, default=3, metavar="N", help="rounds; default %(default)s")
+    add("--folder", type=Path, help="for pictures while measuring; default: the system's own")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure and print."""
+    pictures = [options.picture] if options.picture else default_pictures()
+    with TemporaryDirectory(prefix="srpipe-bench-", dir=options.folder) as name:
+        folder = Path(name)
+        model = str(model_file(options.model, folder))
+        scan = make_scan(pictures, options.mp, options.background, model, folder)
+        photograph = picture_of(pictures, options.mp, options.mp, folder)
+        savings = [
+            measure_reuse(title, source, model, folder, options.runs, say)
+            for title, source in (("scan", scan), ("photograph", photograph))
+        ]
+    print(f"{machine_line()}\n\n{options.model}\n\n{reuse_table(savings)}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from srpipe.api import available_cores, probe_model
 from srpipe.models.convert import convert_model
@@ -14,8 +16,9 @@ from srpipe.models.rewrite.choose import Candidates, trial_tile
 from srpipe.models.speed import compare_speeds
 
 from .nafnet import build_nafnet
-from .pipeline import COMPACT, model_file
+from .report import machine_line, say
 from .table import markdown_table
+from .weights import COMPACT, model_file
 
 NAFNET = "nafnet"
 """The name of the model that :mod:`benchmarks.nafnet` builds."""
@@ -109,3 +112,28 @@ def _anime_parameters() -> Path | None:
     places = package.submodule_search_locations if package else None
     files = (file for place in places or () for file in Path(place).rglob(f"{ANIME}.param"))
     return next(files, None)
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "rewrite",
+        help="what each rewrite of a model's graph gains",
+        description="Runs a model's own graph and every rewritten one in turn, a run on each core.",
+    )
+    add = parser.add_argument
+    add("--model", nargs="+", metavar="NAME|FILE", help=f"default: {' '.join(default_models())}")
+    add("--tile-size", type=int, default=256, metavar="N", help="default %(default)s")
+    add("--runs", type=int, default=7, metavar="N", help="rounds; default %(default)s")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory(prefix="srpipe-bench-") as folder:
+        gains = [
+            gain
+            for model in options.model or default_models()
+            for gain in measure_rewrites(model, Path(folder), options.tile_size, options.runs, say)
+        ]
+    print(f"{machine_line()}\n\n{rewrite_table(gains)}")

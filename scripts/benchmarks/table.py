@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .pipeline import Result
+from .runs import db_cell
 
 _SPEED_HEAD = (
     "model", "picture, MP", "tiles", "raw session, MP/s", "pipeline, MP/s", "pipeline / raw",
     "by processor time", "loop, s", "pipeline, s", "loop / pipeline", "loop, MB", "pipeline, MB",
-    "PSNR, dB",
+    "PSNR, dB", "to the whole result, dB: pipeline, loop",
 )  # fmt: skip
 _NOTES = """\
 MP/s count the model's input, padding and overlaps included; seconds are medians, ratios medians of \
 the rounds' ratios. By processor time: pipeline / raw if no core ever waited. Memory: RssAnon + \
 RssShmem of all processes at one moment; in brackets with shared memory counted once. PSNR: the \
-pipeline's output against the loop's."""
+pipeline's output against the loop's; of both against the model's result for a whole crop at once."""
 
 
 def speed_table(results: Sequence[Result]) -> str:
@@ -40,28 +41,21 @@ def _speed_row(result: Result) -> list[str]:
         f"{result.loop_per_pipeline:.2f}" if result.loop_per_pipeline else "–",
         f"{loop.usage.peak_bytes / 1e6:.0f}" if loop else "–",
         f"{usage.peak_bytes / 1e6:.0f} ({usage.peak_shared_once_bytes / 1e6:.0f})",
-        f"{result.psnr_db:.1f}" if result.psnr_db is not None else "–",
+        db_cell(result.psnr_db),
+        ", ".join(db_cell(result.whole_db.get(kind)) for kind in ("pipeline", "loop")),
     ]
 
 
 def stage_table(results: Sequence[Result]) -> str:
-    """Seconds that each stage of the pipeline was busy, and processor seconds it took."""
-    stages = list(
-        dict.fromkeys(
-            name
-            for result in results
-            for name in (*result.typical("pipeline").stage_s, *_cpu_s(result))
-        )
-    )
-    rows = [[result.model, *(_stage_cell(result, name) for name in stages)] for result in results]
-    title = "Pipeline stages, seconds busy / of processor time (threads added up):"
-    return f"{title}\n\n{markdown_table(('model', *stages), rows)}"
-
-
-def _stage_cell(result: Result, name: str) -> str:
-    busy_s = result.typical("pipeline").stage_s.get(name)
-    cpu_s = _cpu_s(result).get(name)
-    return " / ".join("–" if seconds is None else f"{seconds:.1f}" for seconds in (busy_s, cpu_s))
+    """What each stage of the pipeline did with the time of its typical run."""
+    rows = []
+    for result in results:
+        run, cpu_s = result.typical("pipeline"), _cpu_s(result)
+        for name, times in run.stages.items():
+            shares = (f"{seconds / run.seconds:.0%}" for seconds in times.values())
+            rows.append([result.model, name, *shares, f"{cpu_s.get(name, 0.0):.1f}"])
+    head = ("model", "stage", "busy", "waiting for input", "waiting for room", "processor, s")
+    return f"Where the time goes:\n\n{markdown_table(head, rows)}"
 
 
 def _cpu_s(result: Result) -> dict[str, float]:

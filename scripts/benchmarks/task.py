@@ -12,15 +12,17 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from .processes import TreeSampler, Usage
 
-Kind = Literal["calibrate", "raw", "pipeline", "loop"]
+Kind = Literal[
+    "calibrate", "raw", "pipeline", "loop", "wheel", "ncnn", "torch", "whole", "codec", "many",
+    "one by one", "raw many",
+]  # fmt: skip
 
 _SCRIPTS = Path(__file__).resolve().parents[1]
 
@@ -31,12 +33,16 @@ class Request:
 
     kind: Kind
     source: str
+    """A picture; for the kinds of many pictures their folder."""
     output: str
+    """The picture to write; for the kinds of many pictures their folder."""
     model: str
-    """The path of an .onnx file."""
+    """The path of an .onnx file; for wheel and ncnn of a .param."""
     callers: int = 0
-    """Of the raw session's arrangement."""
+    """Of the raw session's arrangement; for many the threads that call one Enhancer."""
     threads: int = 0
+    cores: int = 0
+    """Of the process and its children; 0: as many as there are."""
 
 
 class TaskError(RuntimeError):
@@ -64,13 +70,11 @@ def run_task(request: Request) -> tuple[dict[str, Any], Usage]:
     return answer, sampler.usage
 
 
-@contextmanager
-def _timed(answer: dict[str, Any]) -> Iterator[None]:
-    """Put wall and processor seconds of the block, its processes included, into ``answer``."""
+def _time(work: Callable[[], object]) -> dict[str, Any]:
+    """Wall and processor seconds of ``work``, its processes included."""
     begin_s, begin_cpu_s = time.perf_counter(), _cpu_s()
-    yield
-    answer["seconds"] = time.perf_counter() - begin_s
-    answer["cpu_s"] = _cpu_s() - begin_cpu_s
+    work()
+    return {"seconds": time.perf_counter() - begin_s, "cpu_s": _cpu_s() - begin_cpu_s}
 
 
 def _cpu_s() -> float:
@@ -92,28 +96,105 @@ def _raw(request: Request) -> dict[str, Any]:
     plan = _plan(request)
     arrangement = Arrangement(request.callers, request.threads)
     session = RawSession(plan, arrangement, ready_batches(plan))
-    answer: dict[str, Any] = {}
-    with _timed(answer):
-        session.time_s(n_batches(plan))
-    return answer
+    return _time(lambda: session.time_s(n_batches(plan)))
 
 
 def _pipeline(request: Request) -> dict[str, Any]:
     import srpipe
 
-    answer: dict[str, Any] = {}
-    with _timed(answer):
-        report = srpipe.enhance(request.source, request.output, model=request.model, overwrite=True)
-    return answer | {"stage_s": report.stage_s}
+    reports = []
+    answer = _time(
+        lambda: reports.append(
+            srpipe.enhance(request.source, request.output, model=request.model, overwrite=True)
+        )
+    )
+    return answer | {"stages": reports[0].as_dict()["stages"]}
 
 
 def _loop(request: Request) -> dict[str, Any]:
     from .plain_loop import enhance_plainly
 
-    answer: dict[str, Any] = {}
-    with _timed(answer):
-        enhance_plainly(request.source, request.output, request.model)
+    return _time(lambda: enhance_plainly(request.source, request.output, request.model))
+
+
+def _wheel(request: Request) -> dict[str, Any]:
+
+    from .ncnn_loop import enhance_by_wheel
+
+    return _time(lambda: enhance_by_wheel(request.source, request.output, request.model))
+
+
+def _ncnn(request: Request) -> dict[str, Any]:
+    import ncnn  # noqa: F401
+
+    from .ncnn_loop import enhance_by_ncnn
+
+    n = available_threads()
+    return _time(lambda: enhance_by_ncnn(request.source, request.output, request.model, n))
+
+
+def _torch(request: Request) -> dict[str, Any]:
+    from .torch_loop import enhance_by_torch
+
+    n = available_threads()
+    return _time(lambda: enhance_by_torch(request.source, request.output, request.model, n))
+
+
+def _whole(request: Request) -> dict[str, Any]:
+    """The picture as one tile: what all tilings want to be."""
+    import srpipe
+
+    size = srpipe.read_image_info(request.source).size
+    side_px = max(size.width, size.height)
+    srpipe.enhance(
+        request.source, request.output, model=request.model, tile_size=side_px, overlap=0,
+        engine="serial", rewrite=False, reuse=False, overwrite=True,
+    )  # fmt: skip
+    return {}
+
+
+def _codec(request: Request) -> dict[str, Any]:
+    """Decode the source, and encode what lies decoded of the output, as its file stands there."""
+    from .pixels import read_picture, write_picture
+
+    result = read_picture(request.output)
+
+    def both() -> None:
+        read_picture(request.source)
+        write_picture(result, again)
+
+    again = f"{request.output}.again.tif"
+    answer = _time(both)
+    os.unlink(again)
     return answer
+
+
+def _many(request: Request) -> dict[str, Any]:
+    from .many import enhance_many
+
+    return _time(
+        lambda: enhance_many(request.source, request.output, request.model, request.callers)
+    )
+
+
+def _one_by_one(request: Request) -> dict[str, Any]:
+    from .many import enhance_one_by_one
+
+    return _time(lambda: enhance_one_by_one(request.source, request.output, request.model))
+
+
+def _raw_many(request: Request) -> dict[str, Any]:
+    from .many import raw_session_of_many
+
+    session, count = raw_session_of_many(request)
+    return _time(lambda: session.time_s(count))
+
+
+def available_threads() -> int:
+    """Cores of this process."""
+    from srpipe.api import available_cores
+
+    return available_cores()
 
 
 def _plan(request: Request) -> Any:
@@ -124,8 +205,29 @@ def _plan(request: Request) -> Any:
     return prepare(request.source, request.output, settings)
 
 
-_TASKS = {"calibrate": _calibrate, "raw": _raw, "pipeline": _pipeline, "loop": _loop}
+_TASKS: dict[Kind, Callable[[Request], dict[str, Any]]] = {
+    "calibrate": _calibrate,
+    "raw": _raw,
+    "pipeline": _pipeline,
+    "loop": _loop,
+    "wheel": _wheel,
+    "ncnn": _ncnn,
+    "torch": _torch,
+    "whole": _whole,
+    "codec": _codec,
+    "many": _many,
+    "one by one": _one_by_one,
+    "raw many": _raw_many,
+}
+
+
+def _keep_to(cores: int) -> None:
+    """Leave this process, and those it starts, so many of the cores it has."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+
 
 if __name__ == "__main__":
     _request = Request(**json.loads(sys.argv[1]))
+    if _request.cores:
+        _keep_to(_request.cores)
     print(json.dumps(_TASKS[_request.kind](_request)))

@@ -27,7 +27,7 @@ class SharedSession:
                 "start over with --fresh."
             )
         device = plan.devices[number % len(plan.devices)]
-        self._session = Session(plan.model.path, device, plan.run_threads, _content(plan))
+        self._session = Session(plan.model.path, device, plan.run_threads, session_content(plan))
         self._input_name = self._session.inputs[0].name
         self._turns = threading.BoundedSemaphore(plan.runners)
 
@@ -82,7 +82,7 @@ def _key(plan: Plan, number: int) -> Hashable:
             plan.run_threads, plan.runners, integers)  # fmt: skip
 
 
-def _content(plan: Plan) -> bytes | None:
+def session_content(plan: Plan) -> bytes | None:
     """The rewritten graph, or with the conversion of integers in it; None: the file as it is."""
     content = None
     if plan.rewrites:

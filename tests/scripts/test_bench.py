@@ -21,9 +21,11 @@ from benchmarks import bench, memory
 from benchmarks.batch import Measured, batch_table
 from benchmarks.compact import CompactSettings, build_compact
 from benchmarks.nafnet import build_nafnet
-from benchmarks.pipeline import Result, Run, picture_of, psnr
+from benchmarks.pictures import picture_of
+from benchmarks.pipeline import Result
 from benchmarks.processes import TreeSampler, Usage, process_memory, stage_name
 from benchmarks.raw_session import Arrangement
+from benchmarks.runs import Run, psnr
 from benchmarks.table import speed_table, stage_table
 from benchmarks.task import Request, TaskError, run_task
 
@@ -56,6 +58,7 @@ def test_reuse_benchmark(model: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 def test_pipeline_benchmark(picture: Path, model: Path, tmp_path: Path, capsys):
     answer = tmp_path / "answer.json"
     arguments = ["pipeline", "--picture", str(picture), "--min-mp", "0.01", "--runs", "1"]
+    arguments += ["--whole-mp", "0.02"]
     arguments += ["--model", str(model), "--folder", str(tmp_path), "--json", str(answer)]
     assert bench.main(arguments) == 0
     told = json.loads(answer.read_text())
@@ -72,8 +75,10 @@ def test_pipeline_benchmark(picture: Path, model: Path, tmp_path: Path, capsys):
         assert run["cpu_s"] > 0
         assert run["usage"]["peak_bytes"] > 0
     stages = {"reader", "batcher", "worker", "accumulator", "writer"}
-    assert result["pipeline"][0]["stage_s"].keys() == stages
+    assert result["pipeline"][0]["stages"].keys() == stages
     assert result["psnr_db"] > 30
+    assert result["whole_db"].keys() == {"pipeline", "loop"}
+    assert min(result["whole_db"].values()) > 40
     said = capsys.readouterr().out
     assert "| tiny |" in said.replace(str(model), "tiny")
     assert not list(tmp_path.glob("srpipe-bench-*"))
@@ -132,7 +137,7 @@ def test_batch_table():
 
 def test_memory_prints_a_row_for_every_process(picture: Path, model: Path, tmp_path: Path, capsys):
     before = set(tmp_path.iterdir())
-    arguments = ["--model", str(model), "--tile-size", "64", "--quiet"]
+    arguments = ["--model", str(model), "--tile-size", "32", "--quiet"]  # enough for processes
     assert memory.main([str(picture), "--", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     names = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
@@ -197,7 +202,8 @@ def test_psnr(tmp_path: Path):
 
 def run_of(seconds: float) -> Run:
     usage = Usage(3_000_000, 2_000_000, {"main": 1}, {"main": 0.5, "worker 0": 2.0}, 0.0)
-    return Run(seconds, seconds + 1, {"worker": 3.0}, usage)
+    times = {"busy_s": 2.0, "waiting_for_input_s": 0.25, "waiting_for_room_s": 0.0}
+    return Run(seconds, seconds + 1, {"worker": times}, usage)
 
 
 def test_tables_hold_medians_and_ratios():
@@ -205,7 +211,7 @@ def test_tables_hold_medians_and_ratios():
         "lite", 2.0, 2.4, "256x256", "240x240", 1, Arrangement(2, 1),
         tuple(run_of(s) for s in (1.0, 2.0, 4.0)),
         tuple(run_of(s) for s in (2.0, 2.5, 4.0)),
-        tuple(run_of(s) for s in (8.0, 5.0, 12.0)), 50.0,
+        tuple(run_of(s) for s in (8.0, 5.0, 12.0)), 50.0, {"pipeline": float("inf"), "loop": 60.0},
     )  # fmt: skip
     assert result.raw_mp_per_s == pytest.approx(1.2)
     assert result.pipeline_mp_per_s == pytest.approx(0.96)
@@ -215,4 +221,4 @@ def test_tables_hold_medians_and_ratios():
     assert "1.200 (2 runs on 1 thread) | 0.960 | 0.800 | 0.857 | 8.0 | 2.5 | 3.00" in speed_table(
         [result]
     )
-    assert "| lite | 3.0 / 2.0 | – / 0.5 |" in stage_table([result])
+    assert "| lite | worker | 80% | 10% | 0% | 2.0 |" in stage_table([result])
