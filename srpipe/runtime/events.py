@@ -11,6 +11,7 @@ from srpipe.plan.geometry import Rect, Size
 from srpipe.plan.job import Plan, ResolvedEngine
 from srpipe.runtime.activity import Activity, StageTime
 from srpipe.runtime.messages import Blend, Done
+from srpipe.runtime.pace import Pace
 from srpipe.runtime.scheduler import Scheduler
 
 
@@ -107,6 +108,7 @@ class Monitor:
         self._first_tile = 0
         self._filled_tiles: tuple[int, ...] = ()
         self._reused_tiles = 0
+        self._pace = Pace()
 
     def started(self, first_tile: int) -> None:
         """Tell that the job has begun, or goes on at ``first_tile``."""
@@ -167,6 +169,6 @@ class Monitor:
                 output_mp_total=total_mp,
                 elapsed_s=elapsed_s,
                 output_mp_per_s=total_mp * tiles_now / total / max(elapsed_s, 1e-9),
-                remaining_s=elapsed_s * (total - tiles_done) / tiles_now if tiles_now else None,
+                remaining_s=self._pace.remaining_s(elapsed_s, tiles_now, total - tiles_done),
             )
         )

@@ -127,9 +127,28 @@ class Results:
         place = self._places.get(tile)
         return place is not None and place.batch.result_slot is not None
 
-    def place(self, tile: int) -> Place:
-        """Where the result of a tile is, that was read and is not blended."""
-        return self._places[tile]
+    def due_together(self, first: int, stop: int) -> list[tuple[int, int]]:
+        """The tiles from ``first`` on that one batch computed, and between them those that borrow.
+
+        Args:
+            first: a tile that is due.
+            stop: the tile to end before, if not earlier.
+
+        Returns:
+            For each of these tiles: the result slot, and the place in the batch there.
+        """
+        found: list[tuple[int, int]] = []
+        computed_in = None
+        for tile in range(first, stop):
+            place = self._places.get(tile)
+            if place is None or place.batch.result_slot is None:
+                break
+            if not place.borrowed:
+                if computed_in not in (None, place.batch):
+                    break
+                computed_in = place.batch
+            found.append((place.batch.result_slot, place.index))
+        return found
 
     def blended(self, tile: int) -> Place:
         """Take note that a tile needs its result no more; returns where that is."""

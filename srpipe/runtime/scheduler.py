@@ -430,22 +430,10 @@ class Scheduler:
         return self.tiles_done < self._blend_stop and self._results.is_due(self.tiles_done)
 
     def _next_blend(self) -> Blend:
-        """The next tiles of the row that one batch computed, and between them those that borrow."""
         first = self.tiles_done
         row_stop = first - first % self.tiles_per_row + self.tiles_per_row
         stop = min(row_stop, self._blend_stop, first + max(self.batch_size, _MIN_BLEND_TILES))
-        computed_in: Batch | None = None
-        places: list[tuple[int, int]] = []
-        for tile in range(first, stop):
-            if not self._results.is_due(tile):
-                break
-            place = self._results.place(tile)
-            if not place.borrowed:
-                if computed_in not in (None, place.batch):
-                    break
-                computed_in = place.batch
-            assert place.batch.result_slot is not None
-            places.append((place.batch.result_slot, place.index))
+        places = self._results.due_together(first, stop)
         tiles = tuple(range(first, first + len(places)))
         held = tuple(self._tiles_held.pop(tile) for tile in tiles) if self.tiles_kept else ()
         for slot in dict.fromkeys(slot for slot, _ in places):
