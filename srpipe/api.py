@@ -21,8 +21,8 @@ from srpipe.errors import (
     SrpipeError,
 )
 from srpipe.io.checkpoint import Checkpoint
-from srpipe.io.devices import resolve_device
-from srpipe.io.job_folder import JobFolder, is_finished_output, refuse_existing
+from srpipe.io.devices import is_available, resolve_device
+from srpipe.io.job_folder import JobFolder, is_finished_output, read_kept, refuse_existing
 from srpipe.io.model_probe import probe_model, read_model_metadata
 from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import available_cores
@@ -32,7 +32,9 @@ from srpipe.io.vips import libvips_version
 from srpipe.io.writer import check_options
 from srpipe.models.zoo import bundled_models, find_model
 from srpipe.plan.fingerprint import fingerprint
+from srpipe.plan.grid import Grid
 from srpipe.plan.job import Plan, make_plan
+from srpipe.plan.kept import Kept
 from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import OutputSpec, parse_output
 from srpipe.runtime.conductor import Conductor
@@ -49,6 +51,7 @@ from srpipe.settings import (
     ValueRange,
 )
 from srpipe.stop import StopRequest
+from srpipe.tune.job import tune_plan
 
 __all__ = [
     "available_cores",
@@ -198,16 +201,20 @@ def prepare(src: str, dst: str, settings: Settings) -> Plan:
     _check_output_place(output, settings, job_dir)
     if image.pages > 1:
         logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)
-    device, model = _start_model(settings)
-    plan = make_plan(
-        settings,
-        image,
-        model,
-        output,
-        device=device,
-        cores=available_cores(),
-        job_dir=job_dir,
-    )
+    kept = None if settings.fresh else read_kept(Path(job_dir))
+    device, model = _start_model(settings, kept)
+    cores = available_cores()
+
+    def plan_for(settings: Settings, device: str, grid: Grid | None = None) -> Plan:
+        return make_plan(
+            settings, image, model, output, device=device, cores=cores, job_dir=job_dir, grid=grid
+        )
+
+    if kept is not None and kept.model_sha256 == model.sha256:
+        settings = kept.complete(settings, cores)
+        plan = plan_for(settings, device, kept.grid_for(settings, image.size))
+    else:
+        plan = tune_plan(plan_for(settings, device), settings, plan_for, cores)
     check_options(plan.output, image)
     return plan
 
@@ -285,9 +292,11 @@ def _software_versions() -> dict[str, str]:
     return versions
 
 
-def _start_model(settings: Settings) -> tuple[str, ModelInfo]:
-    """The device that works, and the model as it is there."""
+def _start_model(settings: Settings, kept: Kept | None) -> tuple[str, ModelInfo]:
+    """The device that works, the one of an earlier run if it is there, and the model as it is there."""
     device = resolve_device(settings.device)
+    if kept is not None and settings.device == "auto" and is_available(kept.device):
+        device = kept.device
     path = os.path.abspath(find_model(settings.model))
     value_range = settings.value_range
     try:

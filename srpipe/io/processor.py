@@ -20,6 +20,17 @@ def available_cores() -> int:
     return cores
 
 
+def processor_name() -> str:
+    """What the processor calls itself, its architecture where it does not."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.machine()
+
+
 def saturates_sums() -> bool:
     """Whether sums of two products of unsigned and signed 8 bits stop at 16 bits.
 

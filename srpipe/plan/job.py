@@ -47,6 +47,10 @@ class Plan:
     white: int
     """The pixel value that is white to the model."""
     output: OutputSpec
+    tile_size: int | None
+    """As it was asked for or chosen by measurement; None: the model's usual one."""
+    overlap: int | None
+    """As it was asked for; None: the model's usual one."""
     grid: Grid
     blend: Blend
     trim_px: tuple[int, int]
@@ -185,6 +189,7 @@ def make_plan(
     device: str,
     cores: int,
     job_dir: str,
+    grid: Grid | None = None,
 ) -> Plan:
     """Decide a job.
 
@@ -196,6 +201,7 @@ def make_plan(
         device: resolved device, or several between commas.
         cores: processor cores this process may use.
         job_dir: the job's folder.
+        grid: the tiles, where an earlier run has laid them.
 
     Raises:
         InputError: the model cannot work on the image's bands.
@@ -207,7 +213,7 @@ def make_plan(
     check_bands(image, model)
     white = find_white(settings, image, model)
     output = fit_output(output, image, image.size.scaled(model.scale))
-    grid = plan_grid(settings, image, model)
+    grid = grid or plan_grid(settings, image, model)
     batch_size = _batch_size(settings, model, device, grid.n_tiles)
     workers = min(_workers(settings, device), -(-grid.n_tiles // batch_size))
     reach_px = _reach_px(model, image)
@@ -221,6 +227,8 @@ def make_plan(
         model=model,
         white=white,
         output=output,
+        tile_size=settings.tile_size,
+        overlap=settings.overlap,
         grid=grid,
         blend=settings.blend,
         trim_px=(trims[0], trims[1]),
@@ -240,7 +248,7 @@ def make_plan(
 
 
 def _runners(settings: Settings, device: str, threads: int) -> int:
-    """One run on a GPU; on a CPU a run per core, which beats one run on all cores (DESIGN.md)."""
+    """One run on other devices; on a CPU a run per core, which beats one on all cores (DESIGN.md)."""
     if device != "cpu":
         return settings.runners or 1
     return min(settings.runners or threads, threads)
