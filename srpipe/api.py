@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from srpipe import __version__
 from srpipe.errors import (
@@ -53,6 +54,9 @@ from srpipe.settings import (
 from srpipe.stop import StopRequest
 from srpipe.tune.job import tune_plan
 
+if TYPE_CHECKING:
+    from srpipe.tune.report import TuneReport
+
 __all__ = [
     "available_cores",
     "bundled_models",
@@ -63,6 +67,7 @@ __all__ = [
     "read_image_info",
     "read_model_metadata",
     "run_job",
+    "tune_model",
 ]
 
 logger = logging.getLogger(__name__)
@@ -217,6 +222,23 @@ def prepare(src: str, dst: str, settings: Settings) -> Plan:
         plan = tune_plan(plan_for(settings, device), settings, plan_for, cores)
     check_options(plan.output, image)
     return plan
+
+
+def tune_model(settings: Settings, *, sweep: bool = False) -> TuneReport:
+    """Measure what runs a model best on this machine, and keep it for later jobs.
+
+    Args:
+        settings: model, device and memory; whatever else they fix is not varied.
+        sweep: then measure all there is, and tell how far the choice is from the best.
+
+    Raises:
+        RequestError: the model cannot be used, or nothing fits into the memory.
+        RunError: the model cannot be measured.
+    """
+    from srpipe.tune.report import tune_model as tune
+
+    device, model = _start_model(settings, None)
+    return tune(model, settings, device, available_cores(), sweep=sweep)
 
 
 def run_job(

@@ -42,7 +42,7 @@ class Arrangement:
         return self.runners * self.threads
 
     def __str__(self) -> str:
-        sessions = f"{self.workers} x " if self.workers > 1 else ""
+        sessions = f"{self.workers} workers of " if self.workers > 1 else ""
         return f"{sessions}{self.runners} x {self.threads}"
 
 

@@ -111,24 +111,32 @@ class Task:
         fixed = {name: getattr(self.settings, name) for name in names}
         return " ".join(f"{name}={value}" for name, value in fixed.items() if value is not None)
 
-    def search(self, *, anew: bool = False, sweep_s: float | None = None) -> Search:
+    def search(self, *, anew: bool = False) -> None:
         """Measure what is best for large images, and keep what was found.
 
         Args:
             anew: take no notice of what was measured before.
-            sweep_s: then race all there is, for so many seconds.
         """
         if anew:
             self.table = Table()
         with Stopwatch(self.info, self._most_bytes) as timer:
             search = self._searcher(timer, nominal_planner(self.info, self.cores))
             search.run()
-            if sweep_s is not None:
-                search.sweep(sweep_s)
         if search.rows:
             limit = self.budget_bytes if search.short_of_memory else None
             self._keep(search.rows, {self.asked: limit})
-        return search
+
+    def sweep(self, chosen: Candidate, time_s: float) -> None:
+        """Measure all there is, and the chosen once more; kept for nobody.
+
+        Args:
+            chosen: what a search has found.
+            time_s: when to stop.
+        """
+        with Stopwatch(self.info, self._most_bytes) as timer:
+            search = self._searcher(timer, nominal_planner(self.info, self.cores), time_s)
+            search.sweep(chosen)
+        self.table = Table(search.rows)
 
     def choose(self, plan_for: Planner, *, measured: bool = True) -> Choice | None:
         """What suits a job best; the largest tile that fits where nothing measured does.
@@ -188,14 +196,16 @@ class Task:
             format_bytes(choice.job_bytes),
         )
 
-    def _searcher(self, timer: Stopwatch, plan_for: Planner) -> Search:
+    def _searcher(
+        self, timer: Stopwatch, plan_for: Planner, time_s: float = DEFAULT_TIME_S
+    ) -> Search:
         def fits(candidate: Candidate, worker_bytes: int) -> bool:
             option = consider(Row(candidate, worker_bytes, [1.0]), self.settings, plan_for)
             if option is None:
                 return False
             return self.budget_bytes is None or option.job_bytes <= self.budget_bytes
 
-        return Search(self.choices, timer, self.useful, fits, rows=self.table.rows)
+        return Search(self.choices, timer, self.useful, fits, rows=self.table.rows, time_s=time_s)
 
     def _may_be(self, candidate: Candidate) -> bool:
         return as_asked(candidate, self.settings, self.devices)

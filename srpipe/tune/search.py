@@ -2,8 +2,8 @@
 
 How the cores are shared comes first, at the tile that is used anyway; then tiles, then batches, and
 at last the best of all against each other. In a race the candidates take turns, so that what else
-the machine does meets all alike, and the best round counts. Merit is *useful* speed: what a tile's overlap
-makes the model compute twice counts once.
+the machine does meets all alike, and the best round counts. Merit is *useful* speed: what a tile's
+overlap makes the model compute twice counts once.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ DEFAULT_TIME_S = 20.0
 MAX_RUN_S = 4.0
 _ROUND_S = 0.12
 # Before each round, who has less than this share of the best merit goes.
-_KEPT = (0.85, 0.9, 0.93, 0.96)
-_FINAL_ROUNDS = 2
+_KEPT = (0.85, 0.92, 0.96)
+_FINAL_ROUNDS = 1
 # Who was so near the best arrangement at the first tile gets another chance at the last.
-_NEAR = 0.85
+_NEAR = 0.9
 # How much faster than another a tile's pixels may be at most, all cache effects together.
 _MAX_GAIN = 1.4
-_FINALISTS = 4
+_FINALISTS = 3
 _FIRST_TILE_PX = 128
 _STAGE_S = 0.5
 
@@ -183,16 +183,12 @@ class Search:
         others = [
             replace(leader, arrangement=c.arrangement) for leader in leaders[:2] for c in near
         ]
-        self._race([*leaders[:_FINALISTS], *others], again=True)
+        usual = Candidate(default, choices.base, batch)
+        self._race([*leaders[:_FINALISTS], *others, usual], again=True)
 
-    def sweep(self, time_s: float) -> None:
-        """Race everything there is against each other, and at last the best against what was best.
-
-        Args:
-            time_s: when to stop.
-        """
-        choices, before = self._choices, self._leaders(self.rows)[:1]
-        self._begin_s, self._time_s = time.monotonic(), time_s
+    def sweep(self, chosen: Candidate) -> None:
+        """Race everything there is against each other, and at last the best against the chosen."""
+        choices = self._choices
         candidates = [
             Candidate(arrangement, tile, n)
             for tile in choices.tiles
@@ -201,7 +197,7 @@ class Search:
             if self._useful(tile) > 0
         ]
         self._race(candidates, again=True)
-        self._compare([*dict.fromkeys([*before, *self._leaders(self.rows)[:_FINALISTS]])])
+        self._compare([*dict.fromkeys([chosen, *self._leaders(self.rows)[:_FINALISTS]])])
 
     def largest_that_fits(self) -> Candidate | None:
         """The usual tile or the largest below that fits, with as many runs at once as fit with it."""
@@ -261,7 +257,7 @@ class Search:
         alive = [c for c in dict.fromkeys(candidates) if self._possible(c) and self._measure(c)]
         shares: tuple[float, ...] = _KEPT
         if again and not self._over:
-            shares += _KEPT[-1:] * _FINAL_ROUNDS
+            shares = (0.0, *_KEPT, *_KEPT[-1:] * _FINAL_ROUNDS)
             for candidate in alive:
                 self.rows[candidate].begin_anew()
         for share in shares:
