@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from srpipe import __version__
 from srpipe.errors import (
@@ -22,13 +23,8 @@ from srpipe.errors import (
     SrpipeError,
 )
 from srpipe.io.checkpoint import Checkpoint
-from srpipe.io.devices import resolve_device
-from srpipe.io.job_folder import (
-    JobFolder,
-    is_finished_output,
-    read_job_graph,
-    refuse_existing,
-)
+from srpipe.io.devices import is_available, resolve_device
+from srpipe.io.job_folder import JobFolder, is_finished_output, read_kept, refuse_existing
 from srpipe.io.model_probe import probe_model, read_model_metadata
 from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import available_cores
@@ -36,10 +32,12 @@ from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
 from srpipe.io.vips import libvips_version
 from srpipe.io.writer import check_options
-from srpipe.models.rewrite.verdict import find_graph
+from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info
 from srpipe.models.zoo import bundled_models, find_model
 from srpipe.plan.fingerprint import fingerprint
+from srpipe.plan.grid import Grid
 from srpipe.plan.job import SERIAL_MAX_TILES, Plan, make_plan
+from srpipe.plan.kept import Kept
 from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import OutputSpec, parse_output
 from srpipe.runtime.conductor import Conductor
@@ -57,6 +55,10 @@ from srpipe.settings import (
     ValueRange,
 )
 from srpipe.stop import StopRequest
+from srpipe.tune.job import tune_plan
+
+if TYPE_CHECKING:
+    from srpipe.tune.report import TuneReport
 
 __all__ = [
     "available_cores",
@@ -69,9 +71,13 @@ __all__ = [
     "read_model_metadata",
     "run_job",
     "start_model",
+    "tune_model",
 ]
 
 logger = logging.getLogger(__name__)
+
+# As much work as tuning is for: enough to find out which graph is the fastest.
+_MEGAPIXELS_TO_TUNE = 1000.0
 
 PathLike = str | os.PathLike[str]
 
@@ -198,8 +204,8 @@ def prepare(
         src: the input.
         dst: the output, options in brackets behind it.
         settings: what is asked for.
-        started: device and model, as :func:`start_model` found them for the same model settings;
-            None: they are found out.
+        started: device and model, as :func:`start_model` found them for the same model settings, for
+            one of many images, which nothing is measured for; None: they are found out.
 
     Raises:
         RequestError: the request cannot be carried out.
@@ -216,32 +222,56 @@ def prepare(
     _check_output_place(output, settings, job_dir)
     if image.pages > 1:
         logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)
-    device, model = started or start_model(settings)
-    plan = make_plan(
-        settings,
-        image,
-        model,
-        output,
-        device=device,
-        cores=available_cores(),
-        job_dir=job_dir,
-    )
+    kept = None if settings.fresh else read_kept(Path(job_dir))
+    device, model = started or start_model(settings, kept)
+    cores = available_cores()
+
+    def plan_for(settings: Settings, device: str, grid: Grid | None = None) -> Plan:
+        return make_plan(
+            settings, image, model, output, device=device, cores=cores, job_dir=job_dir, grid=grid
+        )
+
+    if kept is not None and kept.model_sha256 == model.sha256:
+        graph = Rewritten(kept.rewrites, kept.graph_sha256)
+        settings = kept.complete(settings, cores)
+        plan = plan_for(settings, device, kept.grid_for(settings, image.size))
+    else:
+        plan = plan_for(settings, device)
+        graph = _choose_graph(plan, settings)
+        runs = graph_info(model, graph)
+        plan = tune_plan(plan, runs, settings, plan_for, cores, measure=started is None)
+    if settings.rewrite and plan.device == "cpu":
+        plan = replace(plan, rewrites=graph.rewrites, graph_sha256=graph.sha256)
     check_options(plan.output, image)
-    return _choose_graph(plan, settings)
+    return plan
 
 
-def _choose_graph(plan: Plan, settings: Settings) -> Plan:
-    """The plan with the graph its sessions run: that of the job to go on with, else the fastest."""
+def _choose_graph(plan: Plan, settings: Settings) -> Rewritten:
+    """Which graph of its model a new job runs."""
     if not settings.rewrite or plan.on_gpu:
-        return plan
-    begun = None if plan.fresh else read_job_graph(Path(plan.job_dir))
-    if begun is not None and begun[0] == plan.model.sha256:
-        _, rewrites, sha256 = begun
-        return replace(plan, rewrites=rewrites, graph_sha256=sha256)
+        return AS_IT_IS
     tiles = plan.grid.n_tiles
     megapixels = tiles * plan.grid.tile.megapixels if tiles > SERIAL_MAX_TILES else 0.0
-    found = find_graph(plan.model, megapixels)
-    return replace(plan, rewrites=found.rewrites, graph_sha256=found.sha256)
+    return find_graph(plan.model, megapixels)
+
+
+def tune_model(settings: Settings, *, sweep: bool = False) -> TuneReport:
+    """Measure what runs a model best on this machine, and keep it for later jobs.
+
+    Args:
+        settings: model, device and memory; whatever else they fix is not varied.
+        sweep: then measure all there is, and tell how far the choice is from the best.
+
+    Raises:
+        RequestError: the model cannot be used, or nothing fits into the memory.
+        RunError: the model cannot be measured.
+    """
+    from srpipe.tune.report import tune_model as tune
+
+    device, model = start_model(settings)
+    if settings.rewrite and device == "cpu":
+        model = graph_info(model, find_graph(model, _MEGAPIXELS_TO_TUNE))
+    return tune(model, settings, device, available_cores(), sweep=sweep)
 
 
 def run_job(
@@ -332,13 +362,15 @@ def _software_versions() -> dict[str, str]:
     return versions
 
 
-def start_model(settings: Settings) -> tuple[str, ModelInfo]:
-    """The device that works, and the model as it is there.
+def start_model(settings: Settings, kept: Kept | None = None) -> tuple[str, ModelInfo]:
+    """The device that works, that of an earlier run if it is there, and the model as it is there.
 
     Raises:
         ModelError, DeviceError: there is none, or it cannot be used.
     """
     device = resolve_device(settings.device)
+    if kept is not None and settings.device == "auto" and is_available(kept.device):
+        device = kept.device
     path = os.path.abspath(find_model(settings.model))
     value_range = settings.value_range
     try:

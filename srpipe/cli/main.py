@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from srpipe import __version__
-from srpipe.cli import convert, enhance, inspect, models, quantize, status
+from srpipe.cli import convert, enhance, inspect, models, quantize, status, tune
 from srpipe.errors import SrpipeError
 from srpipe.progress import JsonLogFormatter
 from srpipe.stop import StopRequest
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"srpipe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (enhance, status, inspect, models, convert, quantize):
+    for module in (enhance, status, inspect, models, convert, quantize, tune):
         module.add_parser(commands)
     return parser
 

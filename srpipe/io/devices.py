@@ -19,6 +19,7 @@ from srpipe.errors import DeviceError
 from srpipe.io.cache import cache_folder
 from srpipe.io.external_data import hash_model
 from srpipe.io.onnx_runtime import onnx_runtime_version, ort
+from srpipe.io.processor import available_cores
 
 Provider = tuple[str, dict[str, str]]
 
@@ -39,6 +40,8 @@ class _Kind:
     options: dict[str, str] = field(default_factory=dict)
     follower: str | None = None
     """The kind that runs what this one cannot."""
+    threads_option: str | None = None
+    """The option that says how many of the processor's cores a run takes, where it runs on those."""
 
 
 _KINDS = {
@@ -73,7 +76,12 @@ _KINDS = {
     "migraphx": _Kind(
         provider="MIGraphXExecutionProvider", package="onnxruntime-migraphx", numbered=True
     ),
-    "openvino": _Kind(provider="OpenVINOExecutionProvider", package="onnxruntime-openvino"),
+    "openvino": _Kind(
+        provider="OpenVINOExecutionProvider",
+        package="onnxruntime-openvino",
+        options={"device_type": "CPU"},
+        threads_option="num_of_threads",
+    ),
     "directml": _Kind(
         provider="DmlExecutionProvider", package="onnxruntime-directml", numbered=True
     ),
@@ -110,16 +118,19 @@ class Device:
         """Where to try a model on many sizes: TensorRT would compile it for each."""
         return Device(_KINDS[self.kind].follower or self.kind, self.number)
 
-    def providers(self, model: str) -> list[Provider]:
+    def providers(self, model: str, threads: int = 0) -> list[Provider]:
         """Execution providers with their options, all of which a session must have.
 
         Args:
             model: the .onnx file it is for.
+            threads: cores that a run may take, 0 for all, where the provider runs on the processor.
         """
         kind = _KINDS[self.kind]
         options = dict(kind.options)
         if kind.numbered:
             options["device_id"] = str(self.number)
+        if kind.threads_option is not None:
+            options[kind.threads_option] = str(threads or available_cores())
         if self.kind == "tensorrt":
             options |= _engine_cache(_engine_folder(model, self.number))
         chain = [(kind.provider, options)]
@@ -154,6 +165,25 @@ def available_devices() -> list[str]:
     """Kinds of devices that this build of ONNX Runtime can use."""
     providers = set(ort.get_available_providers())
     return [name for name, kind in _KINDS.items() if kind.provider in providers]
+
+
+def is_available(devices: str) -> bool:
+    """Whether this build of ONNX Runtime can use devices, named as :func:`resolve_device` does."""
+    return {name.partition(":")[0] for name in devices.split(",")} <= set(available_devices())
+
+
+def runs_on_processor(devices: str) -> bool:
+    """Whether devices, named as :func:`resolve_device` does, are the processor."""
+    return (
+        devices == "cpu"
+        or _KINDS[Device.parse(devices.split(",")[0]).kind].threads_option is not None
+    )
+
+
+def processor_devices() -> tuple[str, ...]:
+    """Devices of this build of ONNX Runtime that run on the processor, ONNX Runtime's own first."""
+    there = available_devices()
+    return ("cpu", *(name for name in there if name != "cpu" and runs_on_processor(name)))
 
 
 def resolve_device(wanted: str) -> str:

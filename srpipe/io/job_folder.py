@@ -29,6 +29,7 @@ from srpipe.io.job_lock import LOCK_FILE, JobLock
 from srpipe.io.space import format_bytes, free_disk_bytes, same_disk
 from srpipe.plan.fingerprint import Fingerprint, differences, digest
 from srpipe.plan.job import Plan
+from srpipe.plan.kept import Kept
 
 logger = logging.getLogger(__name__)
 
@@ -266,25 +267,26 @@ def read_plan(folder: Path) -> Fingerprint:
         ValueError: its record is damaged.
     """
     try:
-        record = json.loads((folder / PLAN_FILE).read_bytes())
-        if record["sha256"] != _sha256(record["plan"]):
-            raise ValueError
-        facts: Fingerprint = json.loads(record["plan"])["facts"]
+        facts: Fingerprint = _read_record(folder)["facts"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{folder / PLAN_FILE} is damaged") from None
     return facts
 
 
-def read_job_graph(folder: Path) -> tuple[str, tuple[str, ...], str] | None:
-    """Hash of the model, rewrites and hash of the graph of the job in ``folder``; None without one."""
+def read_kept(folder: Path) -> Kept | None:
+    """What the job in ``folder`` has fixed; None if there is none, or its record is damaged."""
     try:
-        record = json.loads((folder / PLAN_FILE).read_bytes())
-        if record["sha256"] != _sha256(record["plan"]):
-            return None
-        plan = json.loads(record["plan"])["plan"]
-        return plan["model"]["sha256"], tuple(plan["rewrites"]), plan["graph_sha256"]
+        return Kept.parse(_read_record(folder)["plan"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    record = json.loads((folder / PLAN_FILE).read_bytes())
+    if record["sha256"] != _sha256(record["plan"]):
+        raise ValueError
+    plan: dict[str, Any] = json.loads(record["plan"])
+    return plan
 
 
 def is_finished_output(folder: Path, path: str, job: str | None = None) -> bool:

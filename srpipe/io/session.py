@@ -59,7 +59,7 @@ class Session:
         self._threads = threads
         wanted = Device.parse(device)
         wanted.prepare()
-        providers = wanted.providers(path)
+        providers = wanted.providers(path, threads)
         self._session = self._load(wanted, providers)
         names = {name for name, _ in providers}
         if dropped := names - set(self._session.get_providers()):

@@ -120,24 +120,24 @@ def _measure(info: ModelInfo, tile: Size, batch_size: int, timeout_s: float) -> 
 
 def run_request(request: dict[str, Any]) -> None:
     """Run one batch in this process, and print the growth of loading and running as JSON, bytes."""
-    empty = _status_bytes("VmRSS")
+    empty = status_bytes("VmRSS")
     try:
         session = Session(request["path"], "cpu", 0)
         batch = np.random.default_rng(0).random(request["batch"], np.float32)
         batch = batch.astype(request["dtype"], copy=False)
         result = np.zeros(request["result"], request["dtype"])
         result.fill(1)  # touched, so that it counts before the run and not in it
-        loaded = _status_bytes("VmRSS")
-        peak = _reset_peak()
+        loaded = status_bytes("VmRSS")
+        peak = reset_peak()
         session.run(request["input_name"], request["output_name"], batch, result)
     except SrpipeError as error:
         sys.exit(str(error))
-    grown = max(_status_bytes(peak) - loaded, 0)
+    grown = max(status_bytes(peak) - loaded, 0)
     model_bytes = max(loaded - empty - batch.nbytes - result.nbytes, 0)
     json.dump([model_bytes, grown], sys.stdout)
 
 
-def _reset_peak() -> str:
+def reset_peak() -> str:
     """Forget the peak so far; returns the field of the status that will tell the new one."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -146,7 +146,8 @@ def _reset_peak() -> str:
     return "VmRSS"
 
 
-def _status_bytes(field: str) -> int:
+def status_bytes(field: str) -> int:
+    """A field of this process's status that tells memory, bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:

@@ -50,6 +50,10 @@ class Plan:
     white: int
     """The pixel value that is white to the model."""
     output: OutputSpec
+    tile_size: int | None
+    """As it was asked for or chosen by measurement; None: the model's usual one."""
+    overlap: int | None
+    """As it was asked for; None: the model's usual one."""
     grid: Grid
     blend: Blend
     trim_px: tuple[int, int]
@@ -210,6 +214,7 @@ def make_plan(
     device: str,
     cores: int,
     job_dir: str,
+    grid: Grid | None = None,
 ) -> Plan:
     """Decide a job.
 
@@ -221,6 +226,7 @@ def make_plan(
         device: resolved device, or several between commas.
         cores: processor cores this process may use.
         job_dir: the job's folder.
+        grid: the tiles, where an earlier run has laid them.
 
     Raises:
         InputError: the model cannot work on the image's bands.
@@ -232,7 +238,7 @@ def make_plan(
     check_bands(image, model)
     white = find_white(settings, image, model)
     output = fit_output(output, image, image.size.scaled(model.scale))
-    grid = plan_grid(settings, image, model)
+    grid = grid or plan_grid(settings, image, model)
     batch_size = _batch_size(settings, model, device, grid.n_tiles)
     n_batches = -(-grid.n_tiles // batch_size)
     workers = min(_workers(settings, device), n_batches)
@@ -248,6 +254,8 @@ def make_plan(
         model=model,
         white=white,
         output=output,
+        tile_size=settings.tile_size,
+        overlap=settings.overlap,
         grid=grid,
         blend=settings.blend,
         trim_px=(trims[0], trims[1]),
@@ -276,7 +284,7 @@ def _engine(n_tiles: int, workers: int) -> ResolvedEngine:
 
 
 def _runners(settings: Settings, device: str, threads: int, batches: int) -> int:
-    """One run on a GPU; on a CPU a run per core, which beats one run on all cores (DESIGN.md)."""
+    """One run on other devices; on a CPU a run per core, which beats one on all cores (DESIGN.md)."""
     if device != "cpu":
         return settings.runners or 1
     return min(settings.runners or threads, threads, batches)

@@ -119,8 +119,13 @@ def spare_results(
         result_bytes: bytes of one result slot, which two processes map.
         needed: result slots there are anyway.
     """
-    rows_bytes = _READER_ROWS * source_row_bytes + _WRITER_ROWS * output_row_bytes
-    return (_BUFFER_BUDGET_BYTES - rows_bytes) // (2 * result_bytes) - needed
+    held_bytes = rows_bytes(source_row_bytes, output_row_bytes)
+    return (_BUFFER_BUDGET_BYTES - held_bytes) // (2 * result_bytes) - needed
+
+
+def rows_bytes(source_row_bytes: int, output_row_bytes: int) -> int:
+    """What libvips holds of the image while it streams, from the bytes of a row of input and output."""
+    return _READER_ROWS * source_row_bytes + _WRITER_ROWS * output_row_bytes
 
 
 def seam_shapes(grid: Grid, bands: int, scale: int) -> SeamShapes:

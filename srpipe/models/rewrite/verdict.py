@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from srpipe.errors import InferenceError, ModelError
@@ -96,6 +96,15 @@ def read_graph(path: str, wanted: Rewritten) -> bytes:
         )
     write_cached(_KIND, f"{wanted.sha256}.onnx", content)
     return content
+
+
+def graph_info(info: ModelInfo, wanted: Rewritten) -> ModelInfo:
+    """The model as if the rewritten graph were its file; unchanged where that is not kept."""
+    folder = cache_folder(_KIND)
+    path = folder / f"{wanted.sha256}.onnx" if folder and wanted.rewrites else None
+    if path is None or not path.is_file():
+        return info
+    return replace(info, path=str(path), sha256=wanted.sha256)
 
 
 def _key(info: ModelInfo) -> str:

@@ -1,0 +1,80 @@
+"""What an earlier run of a job has fixed, for the next one to go on with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from srpipe.plan.geometry import Size
+from srpipe.plan.grid import AxisGrid, Grid
+from srpipe.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The part of a plan that settings may leave open."""
+
+    model_sha256: str
+    device: str
+    tile_size: int | None
+    """As it was asked for or chosen by measurement; None: the model's usual one."""
+    overlap: int | None
+    """As it was asked for; None: the model's usual one."""
+    grid: Grid
+    batch_size: int
+    workers: int
+    threads: int
+    runners: int
+    serial: bool
+    rewrites: tuple[str, ...]
+    graph_sha256: str
+
+    @classmethod
+    def parse(cls, plan: dict[str, Any]) -> Kept:
+        """Take it from a plan as JSON has it.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no plan of this version.
+        """
+        axes = (
+            AxisGrid(
+                int(axis["length_px"]), int(axis["tile_px"]), tuple(map(int, axis["starts_px"]))
+            )
+            for axis in (plan["grid"]["x"], plan["grid"]["y"])
+        )
+        return cls(
+            model_sha256=str(plan["model"]["sha256"]),
+            device=str(plan["device"]),
+            tile_size=plan["tile_size"],
+            overlap=plan["overlap"],
+            grid=Grid(*axes),
+            **{key: int(plan[key]) for key in ("batch_size", "workers", "threads", "runners")},
+            serial=plan["engine"] == "serial",
+            rewrites=tuple(map(str, plan["rewrites"])),
+            graph_sha256=str(plan["graph_sha256"]),
+        )
+
+    def complete(self, settings: Settings, cores: int) -> Settings:
+        """Settings whose open values are those of the earlier run.
+
+        How the cores are shared out is taken over too where there are as many, and not from a run in
+        one process: the result does not depend on it.
+        """
+        settings = replace(
+            settings,
+            tile_size=settings.tile_size or self.tile_size,
+            overlap=self.overlap if settings.overlap is None else settings.overlap,
+            batch_size=settings.batch_size or self.batch_size,
+        )
+        free = (settings.workers, settings.threads, settings.runners) == (None, None, None)
+        if self.serial or not free or self.workers * self.threads > cores:
+            return settings
+        return replace(settings, workers=self.workers, threads=self.threads, runners=self.runners)
+
+    def grid_for(self, settings: Settings, size: Size) -> Grid | None:
+        """The earlier run's tiles, if completed settings ask for the same on the same image."""
+        same = (settings.tile_size, settings.overlap) == (self.tile_size, self.overlap) and (
+            self.grid.x.length_px,
+            self.grid.y.length_px,
+        ) == (size.width, size.height)
+        return self.grid if same else None

@@ -1,0 +1,1 @@
+"""What runs best here: tile, batch, and how sessions share the cores, found by timing the model."""

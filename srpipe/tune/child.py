@@ -1,0 +1,148 @@
+"""The process that runs candidates for :mod:`srpipe.tune.stopwatch`: requests in, answers out.
+
+Each line in is one request as JSON, each line out its answer. Every candidate has a session of its
+own, as the job would have it, so that what it takes of the memory can be told from the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from srpipe.errors import SrpipeError
+from srpipe.io.binding import Tensor
+from srpipe.io.session import Session
+from srpipe.models.sample import make_picture
+from srpipe.models.tile_memory import reset_peak, status_bytes
+from srpipe.plan.geometry import Size
+
+# A first run pays for memory that later ones find: there are others unless they would take long.
+_SHORT_S = 1.0
+_MORE_S = 0.1
+_PICTURE_TILES = 4
+
+
+class _Runs:
+    """One candidate's session, and what its runners read and write."""
+
+    def __init__(self, model: dict[str, Any], request: dict[str, Any]) -> None:
+        self._names = model["input_name"], model["output_name"]
+        shape = request["shape"]
+        batch = _noise(model, shape)
+        results = [
+            np.ones(_scaled(model, shape), model["dtype"]) for _ in range(request["runners"])
+        ]
+        before = status_bytes("VmRSS")
+        peak = reset_peak()
+        self._session = Session(model["path"], request["device"], request["threads"])
+        self._batch, self._results = batch, results
+        self._pool = ThreadPoolExecutor(len(results))
+        self.first_s = self.time_s(1)
+        self.n_bytes = max(status_bytes(peak) - before, 0)
+        if self.first_s < _SHORT_S:
+            begin_s = time.perf_counter()
+            times_s = [self.time_s(1)]
+            while time.perf_counter() - begin_s < _MORE_S:
+                times_s.append(self.time_s(1))
+            self.first_s = min(times_s)
+
+    def time_s(self, rounds: int) -> float:
+        """Seconds in which every runner runs so often."""
+        begin_s = time.perf_counter()
+        for done in [self._pool.submit(self._run, result, rounds) for result in self._results]:
+            done.result()
+        return time.perf_counter() - begin_s
+
+    def _run(self, result: Tensor, rounds: int) -> None:
+        for _ in range(rounds):
+            self._session.run(*self._names, self._batch, result)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def serve(model: dict[str, Any]) -> None:
+    """Answer requests until there are no more.
+
+    Args:
+        model: path, names, dtype, layout, channels, scale and value range, as JSON gives them.
+    """
+    # If memory runs out, the kernel should end this process before any other.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    # What libraries print must not come between the answers.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    loaded: dict[str, _Runs] = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = _answer(model, request, loaded)
+        except (SrpipeError, MemoryError) as error:
+            answer = {"error": str(error) or "too little memory"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _answer(
+    model: dict[str, Any], request: dict[str, Any], loaded: dict[str, _Runs]
+) -> dict[str, Any]:
+    match request["do"]:
+        case "load":
+            runs = loaded[request["name"]] = _Runs(model, request)
+            return {"seconds": runs.first_s, "bytes": runs.n_bytes}
+        case "time":
+            return {"seconds": loaded[request["name"]].time_s(request["rounds"])}
+        case "drop":
+            loaded.pop(request["name"]).close()
+            return {}
+        case "differ":
+            return {"levels": _differ(model, request)}
+    raise SrpipeError(f"there is no request {request['do']!r}.")
+
+
+def _differ(model: dict[str, Any], request: dict[str, Any]) -> float:
+    """The largest difference of two devices' results on tiles of a picture, levels of 255."""
+    first, second = (
+        Session(model["path"], device, request["threads"]) for device in request["devices"]
+    )
+    low, high = model["value_range"]
+    n, height, width = request["shape"]
+    picture = make_picture(Size(_PICTURE_TILES * n * width, height), model["channels"])
+    largest = 0.0
+    for k in range(_PICTURE_TILES):
+        tiles = picture[:, k * n * width : (k + 1) * n * width]
+        tiles = tiles.reshape(height, n, width, -1).transpose(1, 3, 0, 2)
+        batch = _laid_out(model, tiles / np.float32(255) * (high - low) + low)
+        results = []
+        for session in (first, second):
+            result = np.zeros(_scaled(model, request["shape"]), model["dtype"])
+            session.run(model["input_name"], model["output_name"], batch, result)
+            results.append(np.clip(result.astype(np.float32), low, high))
+        largest = max(largest, float(np.abs(results[0] - results[1]).max()))
+    return largest / float(high - low) * 255
+
+
+def _noise(model: dict[str, Any], shape: list[int]) -> Tensor:
+    n, height, width = shape
+    low, high = model["value_range"]
+    noise = np.random.default_rng(0).random((n, model["channels"], height, width), np.float32)
+    return _laid_out(model, noise * np.float32(high - low) + np.float32(low))
+
+
+def _laid_out(model: dict[str, Any], nchw: Tensor) -> Tensor:
+    axes = (0, 1, 2, 3) if model["layout"] == "NCHW" else (0, 2, 3, 1)
+    return np.ascontiguousarray(nchw.transpose(axes), model["dtype"])
+
+
+def _scaled(model: dict[str, Any], shape: list[int]) -> tuple[int, ...]:
+    n, height, width = shape
+    height, width, channels = height * model["scale"], width * model["scale"], model["channels"]
+    return (
+        (n, channels, height, width) if model["layout"] == "NCHW" else (n, height, width, channels)
+    )

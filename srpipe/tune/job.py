@@ -1,0 +1,254 @@
+"""Chooses tile, batch and arrangement of a job: from what was measured, or by measuring now."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from srpipe.errors import SpaceError, SrpipeError
+from srpipe.io.devices import processor_devices
+from srpipe.io.session import Session
+from srpipe.io.space import format_bytes
+from srpipe.plan.geometry import Size, round_up
+from srpipe.plan.job import Plan
+from srpipe.plan.model_info import ModelInfo
+from srpipe.settings import Settings
+from srpipe.tune.budget import job_budget_bytes
+from srpipe.tune.candidates import Candidate, Choices, list_choices
+from srpipe.tune.choice import Choice, Planner, as_asked, choose, consider
+from srpipe.tune.nominal import nominal_planner, usefulness
+from srpipe.tune.search import DEFAULT_TIME_S, Row, Rows, Search, expected_bytes
+from srpipe.tune.stopwatch import Stopwatch
+from srpipe.tune.table import Table, load_table, save_table, table_name
+
+logger = logging.getLogger(__name__)
+
+# A job is measured for if it takes so many times longer than measuring does.
+_WORTH = 10
+_FIXED_S = 5.0
+_MEASURED_MP = 3.0
+_ROUGH_PX = 128
+
+
+def tune_plan(
+    plan: Plan,
+    graph: ModelInfo,
+    settings: Settings,
+    plan_for: Planner,
+    cores: int,
+    *,
+    measure: bool = True,
+) -> Plan:
+    """Replace what settings leave open in a plan by what is fastest here, within the memory.
+
+    What was measured before is used for every job of more tiles than one process takes. Else jobs
+    that take long enough are measured for; others go on with the usual values, but keep to
+    ``settings.memory_bytes``.
+
+    Args:
+        plan: the job as it is where nothing is measured.
+        graph: its model, with the file that its sessions load.
+        settings: what is asked for.
+        plan_for: plans the job with other settings.
+        cores: processor cores there are.
+        measure: whether to measure where nothing was measured before.
+
+    Raises:
+        SpaceError: even the smallest tile does not fit into the memory.
+    """
+    if plan.serial and settings.memory_bytes is None:
+        return plan
+    if plan.serial:
+        settings = replace(settings, workers=1, runners=1)
+    task = Task(graph, settings, devices_to_try(settings, plan.device), cores)
+    if not task.is_open and settings.memory_bytes is None:
+        return plan
+    # Nothing was chosen by how fast it is in a run of one process.
+    measured = not plan.serial and task.is_open
+    if measured and not task.table.covers(task.asked, task.budget_bytes):
+        rough = _rough_seconds(plan, graph, cores) if measure else None
+        measured = rough is not None and rough > _WORTH * _tuning_s(plan, rough)
+        if measured:
+            logger.warning(
+                "measuring the best tile, batch and threads for %s (once; about %.0f s).",
+                plan.model.name,
+                _tuning_s(plan, rough or 0.0),
+            )
+            task.search()
+    if not measured and settings.memory_bytes is None:
+        return plan
+    choice = task.choose(plan_for, measured=measured)
+    return plan if choice is None else choice.plan
+
+
+def devices_to_try(settings: Settings, device: str) -> tuple[str, ...]:
+    """The device, and where none was asked for all that run on the processor."""
+    if settings.device == "auto" and device == "cpu":
+        return processor_devices()
+    return (device,)
+
+
+class Task:
+    """What to choose for, and what is known of it."""
+
+    def __init__(
+        self, info: ModelInfo, settings: Settings, devices: tuple[str, ...], cores: int
+    ) -> None:
+        """Look up what was measured before."""
+        self.info = info
+        self.settings = settings
+        self.cores = cores
+        self.devices = devices
+        self.choices: Choices = list_choices(info, settings, devices, cores)
+        self.budget_bytes = job_budget_bytes(settings.memory_bytes)
+        self.useful = usefulness(info, settings)
+        self._name = table_name(info, devices, cores)
+        self.table: Table = load_table(self._name)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything to choose."""
+        choices = self.choices
+        return max(len(choices.arrangements), len(choices.tiles), len(choices.batches)) > 1
+
+    @property
+    def asked(self) -> str:
+        """What is fixed, as one line."""
+        names = ("tile_size", "overlap", "batch_size", "workers", "threads", "runners")
+        fixed = {name: getattr(self.settings, name) for name in names}
+        return " ".join(f"{name}={value}" for name, value in fixed.items() if value is not None)
+
+    def search(self, *, anew: bool = False) -> None:
+        """Measure what is best for large images, and keep what was found.
+
+        Args:
+            anew: take no notice of what was measured before.
+        """
+        if anew:
+            self.table = Table()
+        with Stopwatch(self.info, self._most_bytes) as timer:
+            search = self._searcher(timer, nominal_planner(self.info, self.cores))
+            search.run()
+        if search.rows:
+            limit = self.budget_bytes if search.short_of_memory else None
+            self._keep(search.rows, {self.asked: limit})
+
+    def sweep(self, chosen: Candidate, time_s: float) -> None:
+        """Measure all there is, and the chosen once more; kept for nobody.
+
+        Args:
+            chosen: what a search has found.
+            time_s: when to stop.
+        """
+        with Stopwatch(self.info, self._most_bytes) as timer:
+            search = self._searcher(timer, nominal_planner(self.info, self.cores), time_s)
+            search.sweep(chosen)
+        self.table = Table(search.rows)
+
+    def choose(self, plan_for: Planner, *, measured: bool = True) -> Choice | None:
+        """What suits a job best; the largest tile that fits where nothing measured does.
+
+        Args:
+            plan_for: plans the job.
+            measured: choose by speed; else the usual tile and arrangement, if they fit.
+
+        Raises:
+            SpaceError: even the smallest tile does not fit.
+        """
+        rows = [row for c, row in self.table.rows.items() if self._may_be(c)] if measured else []
+        options = [option for row in rows if (option := consider(row, self.settings, plan_for))]
+        choice = choose(options, self.budget_bytes)
+        if choice is None:
+            choice = self._shrink(plan_for)
+        if choice is not None:
+            self._say_if_smaller(choice, plan_for)
+        return choice
+
+    def _shrink(self, plan_for: Planner) -> Choice | None:
+        with Stopwatch(self.info, self._most_bytes) as timer:
+            search = self._searcher(timer, plan_for)
+            candidate = search.largest_that_fits()
+        self._keep(search.rows, {})
+        if candidate is not None:
+            return consider(search.rows[candidate], self.settings, plan_for)
+        rows = [row for c, row in search.rows.items() if self._may_be(c)]
+        options = [option for row in rows if (option := consider(row, self.settings, plan_for))]
+        least = min(options, key=lambda option: option.job_bytes, default=None)
+        if least is None:
+            logger.warning("%s cannot be measured: the usual tile is taken.", self.info.name)
+            return None
+        raise SpaceError(
+            f"the job may take {format_bytes(self.budget_bytes or 0)} of memory, and with the "
+            f"smallest tile there is, {least.plan.grid.tile}, takes about "
+            f"{format_bytes(least.job_bytes)}: allow more with --memory, or use a smaller "
+            "--tile-size, --batch-size or --threads if you fixed them."
+        )
+
+    def _say_if_smaller(self, choice: Choice, plan_for: Planner) -> None:
+        base, tile = self.choices.base, choice.row.candidate.tile
+        if tile.pixels >= base.pixels:
+            return
+        single = replace(choice.row.candidate.arrangement, workers=1, runners=1)
+        candidate = Candidate(single, base, self.choices.batches[0])
+        expected = Row(candidate, expected_bytes(self.table.rows, candidate), [1.0])
+        option = consider(expected, self.settings, plan_for)
+        if option is None or self.budget_bytes is None or option.job_bytes <= self.budget_bytes:
+            return
+        logger.warning(
+            "%s of memory is too little for tiles of %s (about %s): tiles of %s are used (%s).",
+            format_bytes(self.budget_bytes),
+            base,
+            format_bytes(option.job_bytes),
+            tile,
+            format_bytes(choice.job_bytes),
+        )
+
+    def _searcher(
+        self, timer: Stopwatch, plan_for: Planner, time_s: float = DEFAULT_TIME_S
+    ) -> Search:
+        def fits(candidate: Candidate, worker_bytes: int) -> bool:
+            option = consider(Row(candidate, worker_bytes, [1.0]), self.settings, plan_for)
+            if option is None:
+                return False
+            return self.budget_bytes is None or option.job_bytes <= self.budget_bytes
+
+        return Search(self.choices, timer, self.useful, fits, rows=self.table.rows, time_s=time_s)
+
+    def _may_be(self, candidate: Candidate) -> bool:
+        return as_asked(candidate, self.settings, self.devices)
+
+    @property
+    def _most_bytes(self) -> int:
+        return 2**62 if self.budget_bytes is None else self.budget_bytes
+
+    def _keep(self, rows: Rows, searches: dict[str, int | None]) -> None:
+        self.table = Table(rows, self.table.searches | searches)
+        save_table(self._name, self.table)
+
+
+def _rough_seconds(plan: Plan, info: ModelInfo, cores: int) -> float | None:
+    """About how long the model takes for a job, from one small tile; None if that fails."""
+    side_px = round_up(max(info.least_px, min(_ROUGH_PX, plan.grid.tile.width)), info.multiple_px)
+    size = Size(info.width_px or side_px, info.height_px or side_px)
+    shape = [info.batch or 1, info.channels, size.height, size.width]
+    if info.layout == "NHWC":
+        shape = [shape[i] for i in (0, 2, 3, 1)]
+    tile = np.full(shape, sum(info.value_range) / 2, info.dtype)
+    try:
+        session = Session(info.path, plan.devices[0], cores)
+    except SrpipeError:
+        return None
+    session.run_free(info.input_name, info.output_name, tile)
+    begin_s = time.perf_counter()
+    if session.run_free(info.input_name, info.output_name, tile) is None:
+        return None
+    seconds = time.perf_counter() - begin_s
+    return seconds * plan.grid.model_pixels / (shape[0] * size.pixels)
+
+
+def _tuning_s(plan: Plan, job_s: float) -> float:
+    """About how long measuring takes for a model of that speed."""
+    return min(DEFAULT_TIME_S, _FIXED_S + _MEASURED_MP * job_s / (plan.grid.model_pixels / 1e6))

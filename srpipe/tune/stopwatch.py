@@ -1,0 +1,185 @@
+"""Times a model in processes of their own: their memory is given back, their failure is contained."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+from types import TracebackType
+from typing import Any
+
+from srpipe.errors import OutOfMemoryError, StageError
+from srpipe.plan.geometry import Size
+from srpipe.plan.model_info import ModelInfo
+from srpipe.tune.candidates import Arrangement, Candidate
+from srpipe.tune.search import Loaded
+
+_TIMEOUT_S = 120.0
+_MAX_LEVELS = 1.0
+_BOOTSTRAP = (
+    "import json, sys; request = json.loads(sys.argv[1]); sys.path[:] = request.pop('sys_path'); "
+    "from srpipe.tune.child import serve; serve(request)"
+)
+_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    # Large blocks go back to the system when they are freed: else glibc keeps more and more of them,
+    # and what a session takes could not be seen.
+    "MALLOC_MMAP_THRESHOLD_": "262144",
+}
+
+
+class Stopwatch:
+    """Runs candidates; a context manager that leaves no process behind."""
+
+    def __init__(self, info: ModelInfo, most_bytes: int) -> None:
+        """Prepare to time a model.
+
+        Args:
+            info: the model.
+            most_bytes: what all sessions that are kept ready may take together.
+        """
+        self._info = info
+        self._most_bytes = most_bytes
+        self._processes: list[_Process] = []
+        self._loaded: dict[Candidate, int] = {}
+        """Bytes by candidate, the one used last at the end."""
+
+    def __enter__(self) -> Stopwatch:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def load(self, candidate: Candidate) -> Loaded:
+        """Start a candidate's sessions, and run each runner once; see :class:`Timer`."""
+        arrangement = candidate.arrangement
+        answers = self._ask(
+            arrangement.workers,
+            do="load",
+            name=str(candidate),
+            shape=_shape(candidate),
+            device=arrangement.device,
+            threads=arrangement.threads,
+            runners=arrangement.runners,
+        )
+        taken = max(int(answer["bytes"]) for answer in answers)
+        self._loaded[candidate] = taken * arrangement.workers
+        while sum(self._loaded.values()) > self._most_bytes and len(self._loaded) > 1:
+            self._drop(next(iter(self._loaded)))
+        return Loaded(max(float(answer["seconds"]) for answer in answers), taken)
+
+    def time_s(self, candidate: Candidate, rounds: int) -> float:
+        """Seconds in which every runner runs ``rounds`` times; see :class:`Timer`."""
+        if candidate not in self._loaded:
+            self.load(candidate)
+        self._loaded[candidate] = self._loaded.pop(candidate)
+        answers = self._ask(
+            candidate.arrangement.workers, do="time", name=str(candidate), rounds=rounds
+        )
+        return max(float(answer["seconds"]) for answer in answers)
+
+    def agrees(self, arrangement: Arrangement, tile: Size) -> bool:
+        """Whether a device gives the processor's results, within a level of 255."""
+        (answer,) = self._ask(
+            1,
+            do="differ",
+            devices=["cpu", arrangement.device],
+            shape=_shape(Candidate(arrangement, tile, self._info.batch or 1)),
+            threads=arrangement.threads,
+        )
+        return float(answer["levels"]) <= _MAX_LEVELS
+
+    def _drop(self, candidate: Candidate) -> None:
+        del self._loaded[candidate]
+        self._ask(candidate.arrangement.workers, do="drop", name=str(candidate))
+
+    def _ask(self, workers: int, **request: Any) -> list[dict[str, Any]]:
+        """The answers of so many processes, which work at the same time."""
+        try:
+            while len(self._processes) < workers:
+                self._processes.append(_Process(self._info))
+            asked = self._processes[:workers]
+            for process in asked:
+                process.send(request)
+            answers = [process.receive() for process in asked]
+        except (OutOfMemoryError, StageError):
+            self._end()
+            raise
+        for answer in answers:
+            if "error" in answer:
+                raise StageError(answer["error"])
+        return answers
+
+    def _end(self) -> None:
+        self._loaded.clear()
+        while self._processes:
+            self._processes.pop().end()
+
+
+class _Process:
+    def __init__(self, info: ModelInfo) -> None:
+        request = {
+            "sys_path": sys.path,
+            "path": info.path,
+            "input_name": info.input_name,
+            "output_name": info.output_name,
+            "dtype": info.dtype,
+            "layout": info.layout,
+            "channels": info.channels,
+            "scale": info.scale,
+            "value_range": info.value_range,
+        }
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _BOOTSTRAP, json.dumps(request)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=os.environ | _ENVIRONMENT,
+            start_new_session=True,
+        )
+
+    def send(self, request: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # that it is gone is heard when it is listened to
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+
+    def receive(self) -> dict[str, Any]:
+        stdout = self._process.stdout
+        assert stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            if not selector.select(_TIMEOUT_S):
+                raise StageError(f"a run of the model took more than {_TIMEOUT_S:g} seconds.")
+        line = stdout.readline()
+        if line:
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        if self._process.wait() == -signal.SIGKILL:
+            raise OutOfMemoryError(
+                "the process that tries the model was killed for want of memory."
+            )
+        self._log.seek(0)
+        said = self._log.read().decode(errors="replace").strip().splitlines()
+        raise StageError(f"the process that tries the model failed: {said[-1] if said else '?'}")
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+
+def _shape(candidate: Candidate) -> tuple[int, int, int]:
+    return candidate.batch, candidate.tile.height, candidate.tile.width
