@@ -102,7 +102,9 @@ def test_the_number_of_tiles_chooses_the_engine(tmp_path: Path) -> None:
 
 
 def test_no_more_runners_and_slots_than_there_are_batches(tmp_path: Path) -> None:
-    plan = make_test_plan(tmp_path, engine="threads", cores=16, tile_size=160, overlap=20)
+    plan = make_test_plan(
+        tmp_path, engine="threads", cores=16, tile_size=160, overlap=20, reuse=False
+    )
     assert plan.grid.n_tiles == 4
     assert (plan.runners, plan.run_threads) == (4, 4)
     assert plan.slot_counts.result == 5

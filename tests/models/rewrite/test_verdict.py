@@ -96,8 +96,9 @@ def test_a_damaged_verdict_is_found_out_again(
     assert json.loads(file.read_bytes())["rewrites"] == ["prelu"]
 
 
-def test_without_a_cache(info: ModelInfo, own_cache: Path, tmp_path: Path) -> None:
-    (tmp_path / "cache").write_bytes(b"in the way")
+def test_without_a_cache(info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in the way").write_bytes(b"")
+    monkeypatch.setenv("SRPIPE_CACHE", str(tmp_path / "in the way"))
     found = find_graph(info, A_LOT_MP)
     assert found.rewrites == ("prelu",)
     assert hashlib.sha256(read_graph(info.path, found)).hexdigest() == found.sha256
