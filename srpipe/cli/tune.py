@@ -86,7 +86,12 @@ def describe(report: TuneReport) -> str:
     if report.budget_bytes is not None:
         text.append(f"A job may take {report.budget_bytes / 1e6:.0f} MB; - is what does not fit.")
     if report.swept:
-        text.append(f"The choice has {report.choice_of_best:.1%} of the speed of the best of all.")
+        all_there_is = (
+            "all" if report.complete else f"{len(report.lines)}, for more there was no time"
+        )
+        text.append(
+            f"The choice has {report.choice_of_best:.1%} of the speed of the best of {all_there_is}."
+        )
     return "\n".join(text)
 
 

@@ -13,7 +13,7 @@ from srpipe.tune.candidates import Candidate
 from srpipe.tune.search import Row
 
 # Among those that are nearly as fast as the best, the one that takes least memory.
-_AS_GOOD = 0.99
+_AS_GOOD = 0.98
 # Another provider must be faster by more than noise.
 _FOREIGN_COST = 1.03
 

@@ -136,17 +136,21 @@ class Task:
             limit = self.budget_bytes if search.short_of_memory else None
             self._keep(search.rows, {self.asked: limit})
 
-    def sweep(self, chosen: Candidate, time_s: float) -> None:
+    def sweep(self, chosen: Candidate, time_s: float) -> bool:
         """Measure all there is, and the chosen once more; kept for nobody.
 
         Args:
             chosen: what a search has found.
             time_s: when to stop.
+
+        Returns:
+            Whether there was time for all.
         """
         with Stopwatch(self.info, self._most_bytes) as timer:
             search = self._searcher(timer, nominal_planner(self.info, self.cores), time_s)
             search.sweep(chosen)
         self.table = Table(search.rows)
+        return not search.out_of_time
 
     def choose(self, plan_for: Planner, *, measured: bool = True) -> Choice | None:
         """What suits a job best; the largest tile that fits where nothing measured does.
@@ -181,10 +185,9 @@ class Task:
             logger.warning("%s cannot be measured: the usual tile is taken.", self.info.name)
             return None
         raise SpaceError(
-            f"the job may take {format_bytes(self.budget_bytes or 0)} of memory, and with the "
-            f"smallest tile there is, {least.plan.grid.tile}, takes about "
-            f"{format_bytes(least.job_bytes)}: allow more with --memory, or use a smaller "
-            "--tile-size, --batch-size or --threads if you fixed them."
+            f"the job may take {format_bytes(self.budget_bytes or 0)} of memory, and takes about "
+            f"{format_bytes(least.job_bytes)} with tiles of {least.plan.grid.tile}: allow more with "
+            "--memory, or use a smaller --tile-size, --batch-size or --threads if you fixed them."
         )
 
     def _say_if_smaller(self, choice: Choice, plan_for: Planner) -> None:

@@ -14,7 +14,7 @@ from srpipe.tune.choice import consider
 from srpipe.tune.job import Task, devices_to_try
 from srpipe.tune.nominal import nominal_planner
 
-_SWEEP_S = 240.0
+_SWEEP_S = 150.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,9 @@ class TuneReport:
     lines: tuple[Line, ...]
     """By useful speed, ascending."""
     swept: bool
-    """Whether all there is was measured, and not only what looked promising."""
+    """Whether everything was to be measured, and not only what looked promising."""
+    complete: bool
+    """Whether a sweep had time for everything."""
     choice_of_best: float
     """Useful speed of the choice as a share of the best that fits."""
 
@@ -89,8 +91,7 @@ def tune_model(
     if choice is None:
         raise RunError(f"{info.name} cannot be measured here: run it with -v to see why.")
     chosen = choice.row.candidate
-    if sweep:
-        task.sweep(chosen, _SWEEP_S)
+    complete = sweep and task.sweep(chosen, _SWEEP_S)
     usual = Candidate(task.choices.arrangements[0], task.choices.base, task.choices.batches[0])
     rows = task.table.rows
     merits = {c: row.mp_s * task.useful(c.tile) for c, row in rows.items()}
@@ -121,5 +122,6 @@ def tune_model(
         budget_bytes=task.budget_bytes,
         lines=tuple(lines),
         swept=sweep,
+        complete=complete,
         choice_of_best=merits[chosen] / best,
     )

@@ -31,6 +31,8 @@ _NEAR = 0.9
 _MAX_GAIN = 1.4
 _FINALISTS = 3
 _FIRST_TILE_PX = 128
+# A tile of which so much less is useful cannot be the best: its pixels would have to be twice as fast.
+_SWEPT = 0.5
 _STAGE_S = 0.5
 
 
@@ -142,6 +144,8 @@ class Search:
         self.rows: Rows = dict(rows or {})
         self.short_of_memory = False
         """Whether something was left out for want of memory."""
+        self.out_of_time = False
+        """Whether something was left out for want of time."""
         self._choices = choices
         self._timer = timer
         self._useful = useful
@@ -194,7 +198,7 @@ class Search:
             for tile in choices.tiles
             for n in batches_for(tile, choices.batches)
             for arrangement in choices.arrangements
-            if self._useful(tile) > 0
+            if self._useful(tile) > _SWEPT * self._useful(choices.base)
         ]
         self._race(candidates, again=True)
         self._compare([*dict.fromkeys([chosen, *self._leaders(self.rows)[:_FINALISTS]])])
@@ -220,7 +224,7 @@ class Search:
         """Time some candidates in turn again, and drop none."""
         for candidate in candidates:
             self.rows[candidate].begin_anew()
-        for _ in range(len(_KEPT) + _FINAL_ROUNDS):
+        for _ in _KEPT:
             for candidate in candidates:
                 self._time(candidate)
 
@@ -291,6 +295,7 @@ class Search:
             self.short_of_memory = True
             return False
         if self._over:
+            self.out_of_time = True
             return False
         fastest = max((row.mp_s for row in self.rows.values()), default=0.0)
         return not fastest or candidate.pixels / 1e6 / fastest <= most_s
