@@ -13,12 +13,14 @@ from srpipe.models.rewrite.gate import gate_by_two_convolutions
 from srpipe.models.rewrite.halve import halve_by_convolution
 from srpipe.models.rewrite.norm import norm_by_convolutions
 from srpipe.models.rewrite.prelu import block_prelu
+from srpipe.models.rewrite.shuffle import shuffle_by_transposing
 
 REWRITES: dict[str, Callable[[Editor], int]] = {
     "prelu": block_prelu,
     "halve": halve_by_convolution,
     "norm": norm_by_convolutions,
     "gate": gate_by_two_convolutions,
+    "shuffle": shuffle_by_transposing,
 }
 """Each changes a graph in place and returns in how many places it did; in the order of use."""
 
