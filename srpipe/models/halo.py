@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 AIM_LEVELS = 0.1
 """What a halo leaves at worst on our photograph. Others, on which it must be 0.5 (srpipe.models.seams),
-are harder by up to 2 pixels of halo: 29 of them were tried with seven models."""
+are harder by up to 2 pixels of halo: docs/models.md has the figures of 59."""
 _TILE_PX = 128
 _BEYOND_PX = 32
 _MOST_PX = 384
