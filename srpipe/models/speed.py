@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,12 @@ _MAX_RUNS = 1000
 
 
 def compare_speeds(
-    paths: Sequence[Path], model: ModelInfo, tile: Tensor, cores: int, rounds: int = ROUNDS
+    paths: Sequence[Path],
+    model: ModelInfo,
+    tile: Tensor,
+    cores: int,
+    rounds: int = ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
     """Megapixels of input a second of models that take and give the same.
 
@@ -33,8 +38,10 @@ def compare_speeds(
         tile: a batch.
         cores: how many to use.
         rounds: turns that each takes.
+        clock: tells seconds; with ``time.process_time``, seconds of processor time, which depend
+            little on what else the machine does.
     """
-    runners = [_Runner(path, model, tile, cores) for path in paths]
+    runners = [_Runner(path, model, tile, cores, clock) for path in paths]
     runs = 2 * cores
     runs = min(_MAX_RUNS, max(runs, round(runs * _ROUND_S / runners[0].time_s(runs))))
     times = [[runner.time_s(runs) for runner in runners] for _ in range(rounds)]
@@ -43,7 +50,10 @@ def compare_speeds(
 
 
 class _Runner:
-    def __init__(self, path: Path, model: ModelInfo, tile: Tensor, cores: int) -> None:
+    def __init__(
+        self, path: Path, model: ModelInfo, tile: Tensor, cores: int, clock: Callable[[], float]
+    ) -> None:
+        self._clock = clock
         self._session = Session(str(path), "cpu", 1)
         self._names = model.input_name, model.output_name
         self._tile = tile
@@ -61,7 +71,7 @@ class _Runner:
                 self._session.run(*self._names, self._tile, result)
 
         with ThreadPoolExecutor(len(self._results)) as pool:
-            begin_s = time.perf_counter()
+            begin_s = self._clock()
             for done in [pool.submit(call, result) for result in self._results]:
                 done.result()
-            return time.perf_counter() - begin_s
+            return self._clock() - begin_s

@@ -51,7 +51,10 @@ def test_quiet_says_nothing(tmp_path: Path, photograph: Path) -> None:
 
 def test_verbose_shows_where_time_goes(tmp_path: Path, photograph: Path) -> None:
     done = run_srpipe("enhance", photograph, tmp_path / "out.tif", "-v")
-    assert re.search(r"worker: busy \d+\.\d s", done.stderr)
+    share = r" +\d+%"
+    line = rf"worker +busy{share}, waiting for input{share}, for room{share}"
+    assert re.search(line, done.stderr)
+    assert "was the busiest" in done.stderr
 
 
 def test_json_progress(tmp_path: Path, photograph: Path, x2_model: Path) -> None:

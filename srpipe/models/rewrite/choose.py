@@ -149,14 +149,17 @@ def trial_tile(info: ModelInfo, side_px: int = _TILE_PX) -> Tensor:
 
 
 def gain(info: ModelInfo, candidate: Candidate, base: Candidate | None, tile: Tensor) -> float:
-    """How many times as fast one graph is as another; None: as the original."""
+    """How many times as fast one graph is as another; None: as the original.
+
+    By processor time: what else the machine does must not decide.
+    """
     with tempfile.TemporaryDirectory(prefix="srpipe-") as folder:
         paths = [Path(info.path), Path(folder, "candidate.onnx")]
         paths[1].write_bytes(candidate.content)
         if base is not None:
             paths[0] = Path(folder, "base.onnx")
             paths[0].write_bytes(base.content)
-        before, after = compare_speeds(paths, info, tile, _cores(), _ROUNDS)
+        before, after = compare_speeds(paths, info, tile, _cores(), _ROUNDS, time.process_time)
     return after / before
 
 
