@@ -24,7 +24,13 @@ from srpipe.errors import (
 )
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.io.devices import is_available, resolve_device
-from srpipe.io.job_folder import JobFolder, is_finished_output, read_kept, refuse_existing
+from srpipe.io.job_folder import (
+    JobFolder,
+    check_space,
+    is_finished_output,
+    read_kept,
+    refuse_existing,
+)
 from srpipe.io.model_probe import probe_model, read_model_metadata
 from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import available_cores
@@ -237,6 +243,7 @@ def prepare(
         plan = plan_for(settings, device, kept.grid_for(settings, image.size))
     else:
         plan = plan_for(settings, device)
+        check_space(plan)  # before anything is measured for it
         graph = _choose_graph(plan, settings)
         runs = graph_info(model, graph)
         plan = tune_plan(plan, runs, settings, plan_for, cores, measure=started is None)

@@ -115,7 +115,7 @@ def test_a_job_with_a_rewritten_graph_does_not_go_on_without(job: Job) -> None:
 
 
 def test_few_tiles_pay_for_nothing(job: Job, caplog: pytest.LogCaptureFixture) -> None:
-    small = write_pixels(job.folder / "small.tif", photograph_pixels(64, 100))
+    small = write_pixels(job.folder / "small.tif", photograph_pixels(40, 50))
     with caplog.at_level(logging.WARNING):
         plan = prepare(str(small), str(job.output), Settings(**job.arguments))
     assert plan.rewrites == ()

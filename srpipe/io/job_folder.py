@@ -121,7 +121,7 @@ class JobFolder:
                     disk.remove(self.partial_output)
                     found = self._last_good_state()
                     if found:
-                        self._check_space(reserved=True)
+                        check_space(self._plan, reserved=True)
                         return found
             if not self._plan.overwrite:
                 refuse_existing(self._plan.output.path)
@@ -163,7 +163,7 @@ class JobFolder:
     def _start_over(self) -> Checkpoint:
         self._remove_work()
         disk.remove(self.path / FINISHED_FILE)
-        self._check_space(reserved=False)
+        check_space(self._plan)
         reserve_canvas(self._plan)
         plan = json.dumps({"facts": self._facts, "plan": asdict(self._plan)}, default=list)
         record = {"plan": plan, "sha256": _sha256(plan)}
@@ -240,23 +240,35 @@ class JobFolder:
         for name in (f"{FINISHED_FILE}.new", LOG_FILE):
             disk.remove(self.path / name)
 
-    def _check_space(self, *, reserved: bool) -> None:
-        plan = self._plan
-        job_bytes = 0 if reserved else plan.pixels_bytes + plan.seam_shapes.n_bytes
-        places = {os.fspath(self.path): job_bytes}
-        beside = os.fspath(Path(plan.output.path).parent)
-        if same_disk(beside, os.fspath(self.path)):
-            places[os.fspath(self.path)] += plan.output_bytes
-        else:
-            places[beside] = plan.output_bytes
-        for folder, needed in places.items():
-            free = free_disk_bytes(folder)
-            if needed > free:
-                raise SpaceError(
-                    f"{folder} needs {format_bytes(needed)} ({needed} bytes) and has "
-                    f"{format_bytes(free)} ({free} bytes) free: make room, write elsewhere, or put "
-                    "the job's files on another disk with --job-dir."
-                )
+
+def check_space(plan: Plan, *, reserved: bool = False) -> None:
+    """See whether the disks have room for a job.
+
+    Args:
+        plan: the job.
+        reserved: its pixels and seams have their room already.
+
+    Raises:
+        SpaceError: too little; says how much.
+    """
+    job_bytes = 0 if reserved else plan.pixels_bytes + plan.seam_shapes.n_bytes
+    beside = os.fspath(Path(plan.output.path).parent)
+    # Before the folder is made, where it will be.
+    folders = (plan.job_dir, *map(os.fspath, Path(plan.job_dir).parents))
+    folder = next(filter(os.path.isdir, folders), beside)
+    places = {folder: job_bytes}
+    if same_disk(beside, folder):
+        places[folder] += plan.output_bytes
+    else:
+        places[beside] = plan.output_bytes
+    for place, needed in places.items():
+        free = free_disk_bytes(place)
+        if needed > free:
+            raise SpaceError(
+                f"{place} needs {format_bytes(needed)} ({needed} bytes) and has "
+                f"{format_bytes(free)} ({free} bytes) free: make room, write elsewhere, or put "
+                "the job's files on another disk with --job-dir."
+            )
 
 
 def read_plan(folder: Path) -> Fingerprint:
