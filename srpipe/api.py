@@ -243,7 +243,8 @@ def prepare(
         plan = plan_for(settings, device, kept.grid_for(settings, image.size))
     else:
         plan = plan_for(settings, device)
-        check_space(plan)  # before anything is measured for it
+        if not os.path.exists(job_dir):
+            check_space(plan)  # before anything is measured for it
         graph = _choose_graph(plan, settings)
         runs = graph_info(model, graph)
         plan = tune_plan(plan, runs, settings, plan_for, cores, measure=started is None)
