@@ -8,10 +8,12 @@ from srpipe.plan.memory import rows_bytes
 
 DEFAULT_SHARE = 0.5
 """Of the memory that is free, for a job that is given no budget."""
-# Measured (README): interpreters with their libraries, queues, and libvips' own buffers.
-_PIPELINE_BYTES = 260_000_000
-_SERIAL_BYTES = 120_000_000
-_WORKER_BYTES = 45_000_000
+# Measured with scripts/memory, tiles of 256 to 1024: interpreters with their libraries, and what stages
+# make of the slots' content while they work.
+_PIPELINE_BYTES = 160_000_000
+_ONE_PROCESS_BYTES = 120_000_000
+_WORKER_BYTES = 40_000_000
+_SLOTS_FACTOR = 1.8
 
 
 def job_budget_bytes(wanted_bytes: int | None) -> int | None:
@@ -27,7 +29,11 @@ def job_budget_bytes(wanted_bytes: int | None) -> int | None:
 
 def pipeline_bytes(plan: Plan) -> int:
     """What a job takes beside its model: processes, slots, and the rows that libvips holds."""
-    processes = _SERIAL_BYTES if plan.serial else _PIPELINE_BYTES + _WORKER_BYTES * plan.workers
+    if plan.own_processes:
+        processes = _PIPELINE_BYTES + _WORKER_BYTES * plan.workers
+        slots = round(_SLOTS_FACTOR * plan.slot_bytes)
+    else:
+        processes, slots = _ONE_PROCESS_BYTES, plan.slot_bytes
     pixel_bytes = plan.image.bands * plan.image.sample_bytes
     rows = rows_bytes(plan.image.size.width * pixel_bytes, plan.output_size.width * pixel_bytes)
-    return processes + plan.slot_bytes + rows
+    return processes + slots + rows

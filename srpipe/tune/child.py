@@ -97,7 +97,9 @@ def _answer(
             runs = loaded[request["name"]] = _Runs(model, request)
             return {"seconds": runs.first_s, "bytes": runs.n_bytes}
         case "time":
-            return {"seconds": loaded[request["name"]].time_s(request["rounds"])}
+            begin_s = time.process_time()
+            seconds = loaded[request["name"]].time_s(request["rounds"])
+            return {"seconds": seconds, "cpu_s": time.process_time() - begin_s}
         case "drop":
             loaded.pop(request["name"]).close()
             return {}

@@ -31,6 +31,8 @@ _WORTH = 10
 _FIXED_S = 5.0
 _MEASURED_MP = 3.0
 _ROUGH_PX = 128
+# Pictures of a few megapixels give the same bytes everywhere.
+_FEW_TILES = 8
 
 
 def tune_plan(
@@ -44,7 +46,7 @@ def tune_plan(
 ) -> Plan:
     """Replace what settings leave open in a plan by what is fastest here, within the memory.
 
-    What was measured before is used for every job of more tiles than one process takes. Else jobs
+    What was measured before is used for every job of more than a few tiles. Else jobs
     that take long enough are measured for; others go on with the usual values, but keep to
     ``settings.memory_bytes``.
 
@@ -59,15 +61,15 @@ def tune_plan(
     Raises:
         SpaceError: even the smallest tile does not fit into the memory.
     """
-    if plan.serial and settings.memory_bytes is None:
+    few = plan.grid.n_tiles <= _FEW_TILES
+    if few and settings.memory_bytes is None:
         return plan
     if plan.serial:
         settings = replace(settings, workers=1, runners=1)
     task = Task(graph, settings, devices_to_try(settings, plan.device), cores)
     if not task.is_open and settings.memory_bytes is None:
         return plan
-    # Nothing was chosen by how fast it is in a run of one process.
-    measured = not plan.serial and task.is_open
+    measured = not few and task.is_open
     if measured and not task.table.covers(task.asked, task.budget_bytes):
         rough = _rough_seconds(plan, graph, cores) if measure else None
         measured = rough is not None and rough > _WORTH * _tuning_s(plan, rough)
@@ -107,6 +109,8 @@ class Task:
         self.useful = usefulness(info, settings)
         self._name = table_name(info, devices, cores)
         self.table: Table = load_table(self._name)
+        self.is_disturbed = False
+        """Whether others kept the processor busy during the last search."""
 
     @property
     def is_open(self) -> bool:
@@ -132,7 +136,15 @@ class Task:
         with Stopwatch(self.info, self._most_bytes) as timer:
             search = self._searcher(timer, nominal_planner(self.info, self.cores))
             search.run()
-        if search.rows:
+        self.is_disturbed = timer.is_disturbed
+        if self.is_disturbed:
+            logger.warning(
+                "other processes kept the processor busy while %s was measured: what was found is "
+                "not kept for other jobs.",
+                self.info.name,
+            )
+            self.table = Table(search.rows)
+        elif search.rows:
             limit = self.budget_bytes if search.short_of_memory else None
             self._keep(search.rows, {self.asked: limit})
 
@@ -175,7 +187,8 @@ class Task:
         with Stopwatch(self.info, self._most_bytes) as timer:
             search = self._searcher(timer, plan_for)
             candidate = search.largest_that_fits()
-        self._keep(search.rows, {})
+        if not self.is_disturbed:
+            self._keep(search.rows, {})
         if candidate is not None:
             return consider(search.rows[candidate], self.settings, plan_for)
         rows = [row for c, row in search.rows.items() if self._may_be(c)]

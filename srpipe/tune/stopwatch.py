@@ -21,6 +21,8 @@ from srpipe.tune.search import Loaded
 
 _TIMEOUT_S = 120.0
 _MAX_LEVELS = 1.0
+# Threads of ONNX Runtime that wait for each other spin, so that all cores of a run are busy.
+_UNDISTURBED = 0.85
 _BOOTSTRAP = (
     "import json, sys; request = json.loads(sys.argv[1]); sys.path[:] = request.pop('sys_path'); "
     "from srpipe.tune.child import serve; serve(request)"
@@ -48,6 +50,7 @@ class Stopwatch:
         self._processes: list[_Process] = []
         self._loaded: dict[Candidate, int] = {}
         """Bytes by candidate, the one used last at the end."""
+        self._got_s = self._wanted_s = 0.0
 
     def __enter__(self) -> Stopwatch:
         return self
@@ -86,7 +89,15 @@ class Stopwatch:
         answers = self._ask(
             candidate.arrangement.workers, do="time", name=str(candidate), rounds=rounds
         )
-        return max(float(answer["seconds"]) for answer in answers)
+        seconds = [float(answer["seconds"]) for answer in answers]
+        self._got_s += sum(float(answer["cpu_s"]) for answer in answers)
+        self._wanted_s += sum(seconds) * candidate.arrangement.session_threads
+        return max(seconds)
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether others have taken much of the processor's time while candidates were timed."""
+        return self._got_s < _UNDISTURBED * self._wanted_s
 
     def agrees(self, arrangement: Arrangement, tile: Size) -> bool:
         """Whether a device gives the processor's results, within a level of 255."""

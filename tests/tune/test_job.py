@@ -49,7 +49,7 @@ def keep(model: Path, tile_px: int, batch: int = 1) -> None:
     save_table(name_of(model), Table({candidate: Row(candidate, 1000, [1.0])}, {"": None}))
 
 
-def test_tuning_a_model(x2_model: Path, tables: Path) -> None:
+def test_tuning_a_model(x2_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     report = tune_model(Settings(model=str(x2_model), tile_size=64))
     chosen = report.chosen
     assert chosen.tile == Size(64, 64)
@@ -63,11 +63,10 @@ def test_tuning_a_model(x2_model: Path, tables: Path) -> None:
     assert sum(line.lstrip().startswith("*") for line in text.splitlines()) == 1
     assert "batch" in text
     json.dumps(report.as_dict())
-    # It is kept: what was measured for one tile size says nothing of others.
+    # It is kept unless others kept the processor busy, and says nothing of other tile sizes.
     table = load_table(name_of(x2_model))
-    assert table.covers("tile_size=64", 10**12)
+    assert table.covers("tile_size=64", 10**12) == ("other processes" not in caplog.text)
     assert not table.covers("", 10**12)
-    assert len(list(tables.iterdir())) == 1
 
 
 def test_what_was_measured_is_used_and_explicit_settings_win(
