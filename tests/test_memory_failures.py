@@ -99,7 +99,8 @@ source, target, model, more_bytes, tile_px, batch, engine = sys.argv[1:]
 
 def run(target, **options):
     srpipe.enhance(
-        source, target, model=model, engine=engine, overlap=8, threads=1, overwrite=True, **options
+        source, target, model=model, engine=engine, overlap=8, threads=1, overwrite=True,
+        rewrite=False, reuse=False, **options,
     )
 
 run(target + ".warm-up.tif", tile_size=64)  # whatever is imported or compiled is now there
@@ -124,9 +125,9 @@ def limited_run(
         [sys.executable, "-c", _LIMITED, *map(str, command)],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
-    return done.stdout, done.stderr
+    return done.stdout if done.returncode == 0 else done.stderr, done.stderr
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads VmSize")
@@ -144,7 +145,7 @@ def test_one_process_halves_the_batch_too(tmp_path: Path, hungry_model: Path) ->
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads VmSize")
 def test_threads_of_one_process_do_as_well(tmp_path: Path, hungry_model: Path) -> None:
     """What stacks and the allocator's arenas take differs: some of these limits are in between."""
-    for more_bytes in (48_000_000, 44_000_000, 52_000_000, 40_000_000, 56_000_000):
+    for more_bytes in (46_000_000, 42_000_000, 44_000_000, 50_000_000, 38_000_000, 54_000_000):
         said, log = limited_run(tmp_path, hungry_model, more_bytes, 96, 8, "threads")
         if said == "" and "again, with 4 instead of 8 tiles at once" in log:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 
 from srpipe.errors import OutOfMemoryError, SrpipeError, StageError
@@ -13,6 +14,8 @@ def failed(error: BaseException, stage: str, instruction: Instruction | None) ->
     if isinstance(error, OutOfMemoryError):
         # A new one: the traceback of the old one holds on to the session and its memory.
         return Failed(OutOfMemoryError(str(error)), "", instruction)
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return Failed(OutOfMemoryError(f"the {stage} ran out of memory."), "", instruction)
     if isinstance(error, SrpipeError):
         return Failed(error, "", instruction)
     said = " ".join(str(error).split())

@@ -27,6 +27,8 @@ _KEPT = (0.85, 0.92, 0.96)
 _FINAL_ROUNDS = 1
 # Who was so near the best arrangement at the first tile gets another chance at the last.
 _NEAR = 0.9
+_TIED = 0.98
+_MOST_TIED = 2
 # How much faster than another a tile's pixels may be at most, all cache effects together.
 _MAX_GAIN = 1.4
 _FINALISTS = 3
@@ -176,11 +178,15 @@ class Search:
         near = self._leaders((c for c in self.rows if c.tile == stage), _NEAR)
         if stage != choices.base:
             self._take_base(Candidate(best, choices.base, batch))
-        tiles = self._race(Candidate(best, t, batch) for t in self._promising())
+        # Arrangements that are alike at one tile need not be at another.
+        tied = self._leaders((c for c in self.rows if c.tile == stage), _TIED)[:_MOST_TIED]
+        tiles = self._race(
+            Candidate(c.arrangement, t, batch)
+            for c in (tied or arrangements[:1])
+            for t in self._promising()
+        )
         self._race(
-            Candidate(best, c.tile, n)
-            for c in tiles[:2]
-            for n in batches_for(c.tile, choices.batches)
+            replace(c, batch=n) for c in tiles[:2] for n in batches_for(c.tile, choices.batches)
         )
         # Who lost at the first tile may win at the last; and the best meet once more.
         leaders = self._leaders(self.rows)

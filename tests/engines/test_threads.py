@@ -128,9 +128,10 @@ def test_an_exception_in_the_callback_ends_the_run_at_once(
 
 
 _INTERRUPTED = """
-import sys, threading
+import signal, sys, threading
 import srpipe
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 source, target, model = sys.argv[1:]
 try:
     srpipe.enhance(

@@ -112,6 +112,7 @@ def test_rewrite_benchmark(model: Path, capsys):
         (str(model), "constants only", "–"),
         (str(model), "prelu", "2"),
         ("lite-x2", "constants only", "–"),
+        ("lite-x2", "shuffle", "1"),
     ]
     assert all(float(row[4].strip(" x")) > 0 and float(row[5]) < 1e-5 for row in rows[2:])
 

@@ -66,8 +66,8 @@ def test_a_job_takes_its_slots_its_rows_and_its_sessions(tmp_path: Path) -> None
     # Everything the model computes, at its speed.
     assert one.seconds >= one.plan.grid.model_pixels / 1e6
     assert consider(row(tile_px=64), Settings(overlap=40), plan_for) is None
-    # One process would take so few tiles.
-    assert consider(row(tile_px=4096), Settings(), plan_for) is None
+    # A single tile takes one run at a time.
+    assert consider(row(tile_px=8192), Settings(), plan_for) is None
 
 
 def test_explicit_settings_restrict() -> None:

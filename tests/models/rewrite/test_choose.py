@@ -19,6 +19,7 @@ from srpipe.models.rewrite.editor import Editor
 from tests.models.nets import Net
 from tests.models.rewrite.running import largest_difference, operators
 from tests.models.rewrite.test_prelu import prelu_net
+from tests.onnx_models import conv_model
 
 SLOPES = np.linspace(-0.5, 1.5, 16, dtype=np.float32).reshape(16, 1, 1)
 
@@ -44,7 +45,11 @@ def test_several_rewrites_of_one_model(tmp_path: Path) -> None:
     path = tmp_path / "nafnet.onnx"
     onnx.save(Net().nafnet(), path)
     candidates = Candidates(probe_model(path))
-    assert [found.names for found in candidates.single()] == [("norm",), ("gate",)]
+    assert [found.names for found in candidates.single()] == [
+        ("norm",),
+        ("gate",),
+        ("shuffle",),
+    ]
     both = candidates.make(("norm", "gate"))
     assert both is not None
     assert not {"ReduceMean", "Slice"} & operators(onnx.load_model_from_string(both.content)).keys()
@@ -121,8 +126,9 @@ def test_little_work_is_not_worth_measuring(compact: Path) -> None:
     assert (choice.best, choice.final) == (None, False)
 
 
-def test_a_model_without_matches_is_settled_at_once(x2_model: Path) -> None:
-    choice = choose_rewrites(probe_model(x2_model), megapixels=0.01)
+def test_a_model_without_matches_is_settled_at_once(tmp_path: Path) -> None:
+    plain = conv_model(tmp_path / "plain.onnx", scale=1)
+    choice = choose_rewrites(probe_model(plain), megapixels=0.01)
     assert (choice.best, choice.final) == (None, True)
 
 
