@@ -17,7 +17,7 @@ from .contest import Contender, Entry, hold_contest, nearness_to_whole
 from .pictures import default_pictures, picture_of
 from .pipeline import loop_can_call
 from .report import machine_line, save_json, say
-from .runs import db_cell, median_ratio, median_s
+from .runs import db_cell, median_cpu_ratio, median_ratio, median_s
 from .table import markdown_table
 from .task import TaskError
 from .weights import COMPACT, model_file
@@ -28,8 +28,8 @@ _PICTURE_MP = 4.0
 _CROP_MP = 1.1
 _NOTES = """\
 Seconds from file to file, medians; gains: the loop's time over srpipe's, medians of the rounds' \
-ratios. PSNR of 8-bit outputs to the float32 model's result for a crop at once (INT8 cannot be nearer \
-than the quantised model is)."""
+ratios; in brackets by processor time. PSNR of 8-bit outputs to the float32 model's result for a crop \
+at once (INT8 cannot be nearer than the quantised model is)."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class Outcome:
         """The loop's time over that of a way."""
         return median_ratio(self.entries[_LOOP].runs, self.entries[way].runs)
 
+    def cpu_gain(self, way: str) -> float:
+        """The same by processor time."""
+        return median_cpu_ratio(self.entries[_LOOP].runs, self.entries[way].runs)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         first = self.entries[_LOOP]
@@ -53,6 +57,8 @@ class Outcome:
             "entries": [e.as_dict(first, self.picture_mp) for e in self.entries.values()],
             "gain": self.gain(_FLOAT),
             "gain_int8": self.gain(_INT8),
+            "cpu_gain": self.cpu_gain(_FLOAT),
+            "cpu_gain_int8": self.cpu_gain(_INT8),
         }
 
 
@@ -132,7 +138,7 @@ def combined_table(outcomes: Sequence[Outcome]) -> str:
             outcome.model,
             f"{outcome.picture_mp:.1f}",
             *(f"{median_s(outcome.entries[way].runs):.2f}" for way in (_LOOP, _FLOAT, _INT8)),
-            *(f"{outcome.gain(way):.2f}" for way in (_FLOAT, _INT8)),
+            *(f"{outcome.gain(way):.2f} ({outcome.cpu_gain(way):.2f})" for way in (_FLOAT, _INT8)),
             *(db_cell(outcome.entries[way].whole_db) for way in (_LOOP, _FLOAT, _INT8)),
         ]
         for outcome in outcomes

@@ -72,6 +72,11 @@ class Result:
         """Median of the rounds' ratios of seconds."""
         return median_ratio(self.loop, self.pipeline) if self.loop else None
 
+    @property
+    def loop_per_pipeline_cpu(self) -> float | None:
+        """The same by processor time."""
+        return median_cpu_ratio(self.loop, self.pipeline) if self.loop else None
+
     def typical(self, kind: Kind) -> Run:
         """The run of median time; of an even number the slower of the two in the middle."""
         runs: tuple[Run, ...] = getattr(self, kind)
@@ -85,6 +90,7 @@ class Result:
             "pipeline_per_raw": self.pipeline_per_raw,
             "pipeline_per_raw_cpu": self.pipeline_per_raw_cpu,
             "loop_per_pipeline": self.loop_per_pipeline,
+            "loop_per_pipeline_cpu": self.loop_per_pipeline_cpu,
             "psnr_db": db_json(self.psnr_db),
             "whole_db": {kind: db_json(db) for kind, db in self.whole_db.items()},
         }

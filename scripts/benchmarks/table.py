@@ -9,12 +9,13 @@ from .runs import db_cell
 
 _SPEED_HEAD = (
     "model", "picture, MP", "tiles", "raw session, MP/s", "pipeline, MP/s", "pipeline / raw",
-    "by processor time", "loop, s", "pipeline, s", "loop / pipeline", "loop, MB", "pipeline, MB",
+    "by processor time", "loop, s", "pipeline, s", "loop / pipeline", "by processor time",
+    "loop, MB", "pipeline, MB",
     "PSNR, dB", "to the whole result, dB: pipeline, loop",
 )  # fmt: skip
 _NOTES = """\
 MP/s count the model's input, padding and overlaps included; seconds are medians, ratios medians of \
-the rounds' ratios. By processor time: pipeline / raw if no core ever waited. Memory: RssAnon + \
+the rounds' ratios. By processor time: the ratio before if no core ever waited. Memory: RssAnon + \
 RssShmem of all processes at one moment; in brackets with shared memory counted once. PSNR: the \
 pipeline's output against the loop's; of both against the model's result for a whole crop at once."""
 
@@ -38,7 +39,10 @@ def _speed_row(result: Result) -> list[str]:
         f"{result.pipeline_per_raw_cpu:.3f}",
         f"{loop.seconds:.1f}" if loop else "–",
         f"{result.typical('pipeline').seconds:.1f}",
-        f"{result.loop_per_pipeline:.2f}" if result.loop_per_pipeline else "–",
+        *(
+            f"{ratio:.2f}" if ratio else "–"
+            for ratio in (result.loop_per_pipeline, result.loop_per_pipeline_cpu)
+        ),
         f"{loop.usage.peak_bytes / 1e6:.0f}" if loop else "–",
         f"{usage.peak_bytes / 1e6:.0f} ({usage.peak_shared_once_bytes / 1e6:.0f})",
         db_cell(result.psnr_db),
