@@ -15,7 +15,7 @@ _SPEED_HEAD = (
 )  # fmt: skip
 _NOTES = """\
 MP/s count the model's input, padding and overlaps included; seconds are medians, ratios medians of \
-the rounds' ratios. By processor time: pipeline / raw if no core ever waited. Memory: RssAnon + \
+the rounds' ratios. By processor time: the ratio before if no core ever waited. Memory: RssAnon + \
 RssShmem of all processes at one moment; in brackets with shared memory counted once. PSNR: the \
 pipeline's output against the loop's; of both against the model's result for a whole crop at once."""
 

@@ -136,7 +136,7 @@ def test_middle_is_cut_to_a_multiple(tmp_path: Path):
 def measured(tiny: Path, tmp_path: Path) -> Path:
     answer = tmp_path / "answer.json"
     arguments = ["peers", "--model", str(tiny), "--picture", str(PHOTOGRAPH), "--mp", "0.05"]
-    arguments += ["--crop-mp", "0.02", "--runs", "1", "--folder", str(tmp_path)]
+    arguments += ["--crop-mp", "0", "--runs", "1", "--folder", str(tmp_path)]
     assert bench.main([*arguments, "--json", str(answer)]) == 0
     return answer
 
@@ -150,7 +150,6 @@ def test_peers_benchmark_and_its_plot(measured: Path, tmp_path: Path):
     assert result["entries"][0]["times_first"] == 1.0
     for entry in result["entries"]:
         assert entry["seconds"] > 0
-        assert entry["whole_db"] > 45
         assert entry["psnr_db"] is None or entry["psnr_db"] > 45
     out = tmp_path / "plot.svg"
     assert bench.main(["plot", str(measured), "--out", str(out)]) == 0
