@@ -151,7 +151,8 @@ def enhance(
         engine: ``serial`` runs all stages in the calling thread, ``threads`` each in a thread of
             this process, ``local`` each in a process of its own; ``auto``: by the number of tiles.
         fresh: start over, whatever the job folder holds.
-        checkpoint_every_s: seconds between checkpoints; each row of tiles ends with one too.
+        checkpoint_every_s: seconds between checkpoints; from the first on, each row of tiles ends with
+            one too.
         on_error: ``fill`` goes on where the input cannot be read, with what could be decoded, and
             lists those parts in the report; ``stop`` fails.
         allow_untrusted: read formats too that libvips does not trust with files from strangers.

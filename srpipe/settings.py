@@ -76,7 +76,7 @@ class Settings:
     fresh: bool = False
     """Start over, whatever the job folder holds."""
     checkpoint_every_s: float = DEFAULT_CHECKPOINT_EVERY_S
-    """Seconds between two checkpoints; one is made at the end of every row of tiles too."""
+    """Seconds between two checkpoints; from the first on, each row of tiles ends with one too."""
     on_error: OnError = "stop"
     """What to do with tiles of the input that cannot be read: stop, or fill with what could be."""
     value_range: ValueRange | None = None

@@ -29,14 +29,14 @@ from tests.simulated_disk import PowerCut, SimulatedDisk
 class SmallJob:
     """Twelve tiles in four rows, a checkpoint after each, run in this process."""
 
-    def __init__(self, folder: Path, overlap: int = 8) -> None:
+    def __init__(self, folder: Path, overlap: int = 8, *, checkpoint_every_s: float = 0) -> None:
         self.scratch = folder / "scratch"
         self.folder = folder / "work"
         self.folder.mkdir()
         source = write_pixels(folder / "in.tif", photograph_pixels(116, 90))
         settings = Settings(
             model=str(conv_model(folder / "x1.onnx", scale=1, features=2)),
-            tile_size=36, overlap=overlap, engine="serial", checkpoint_every_s=0,
+            tile_size=36, overlap=overlap, engine="serial", checkpoint_every_s=checkpoint_every_s,
         )  # fmt: skip
         self.output = self.folder / "out.tif"
         self.plan = prepare(str(source), str(self.output), settings)

@@ -80,3 +80,24 @@ def test_power_cuts(job: SmallJob) -> None:
         lose_power_and_go_on(job, seed, points, outcomes)
     assert outcomes["resumed"] > cuts // 3
     assert outcomes["clear error"] < cuts // 10
+
+
+def test_a_job_too_short_for_a_checkpoint(tmp_path: Path) -> None:
+    """It is done or begins again, whatever comes between; no checkpoint costs it anything."""
+    job = SmallJob(tmp_path, checkpoint_every_s=100)
+    points = job.run_until_cut(None).points
+    job.assert_done()
+    assert not [point for point in points if "checkpoint" in point and "remove" not in point]
+    for point in range(0, len(points), 7):
+        job.clear()
+        job.run_until_cut(point)
+        assert not job.output.exists() or job.output.read_bytes() == job.expected
+        if not job.done:
+            job.run()
+            job.assert_done()
+    outcomes: Counter[str] = Counter()
+    for seed in range(20):
+        job.clear()
+        lose_power_and_go_on(job, seed, len(points), outcomes)
+    assert outcomes["began again"] > 5
+    assert outcomes["clear error"] < 5

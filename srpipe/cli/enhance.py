@@ -118,7 +118,7 @@ def add_parser(commands: Commands) -> None:
         type=float,
         default=DEFAULT_CHECKPOINT_EVERY_S,
         metavar="SECONDS",
-        help="default %(default)g; each row of tiles ends with a checkpoint too",
+        help="default %(default)g; from the first on, each row of tiles ends with one too",
     )
     add(
         "--on-error",
