@@ -246,7 +246,7 @@ def prepare(
         plan = plan_for(settings, device)
         if not os.path.exists(job_dir):
             check_space(plan)  # before anything is measured for it
-        graph = _choose_graph(plan, settings)
+        graph = _choose_graph(plan, settings, measure=started is None)
         runs = graph_info(model, graph)
         plan = tune_plan(plan, runs, settings, plan_for, cores, measure=started is None)
     if settings.rewrite and plan.device == "cpu":
@@ -255,12 +255,12 @@ def prepare(
     return plan
 
 
-def _choose_graph(plan: Plan, settings: Settings) -> Rewritten:
+def _choose_graph(plan: Plan, settings: Settings, *, measure: bool) -> Rewritten:
     """Which graph of its model a new job runs."""
     if not settings.rewrite or plan.on_gpu:
         return AS_IT_IS
     tiles = plan.grid.n_tiles
-    megapixels = tiles * plan.grid.tile.megapixels if tiles > SERIAL_MAX_TILES else 0.0
+    megapixels = tiles * plan.grid.tile.megapixels if measure and tiles > SERIAL_MAX_TILES else 0.0
     return find_graph(plan.model, megapixels)
 
 
