@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from srpipe.errors import OutOfMemoryError, StageError
+from srpipe.io.devices import runs_on_processor
 from srpipe.plan.geometry import Size
 from srpipe.plan.model_info import ModelInfo
 from srpipe.tune.candidates import Arrangement, Candidate
@@ -90,8 +91,9 @@ class Stopwatch:
             candidate.arrangement.workers, do="time", name=str(candidate), rounds=rounds
         )
         seconds = [float(answer["seconds"]) for answer in answers]
-        self._got_s += sum(float(answer["cpu_s"]) for answer in answers)
-        self._wanted_s += sum(seconds) * candidate.arrangement.session_threads
+        if runs_on_processor(candidate.arrangement.device):
+            self._got_s += sum(float(answer["cpu_s"]) for answer in answers)
+            self._wanted_s += sum(seconds) * candidate.arrangement.session_threads
         return max(seconds)
 
     @property
