@@ -136,7 +136,8 @@ class Enhancer:
                         futures.remove(future)
                         yield future.result()
             finally:
-                stop.request()
+                if not stop.times:
+                    stop.request()
 
     def close(self) -> None:
         """Take no more images, wait for those under way, and let go of the model."""
@@ -173,6 +174,8 @@ class Enhancer:
         if kind is not None:
             with self._changed:
                 self._closed = True
-                for stop in self._under_way:
-                    stop.request()
+                # Once each: a second request means at once, and several images may share one.
+                for stop in {id(stop): stop for stop in self._under_way}.values():
+                    if not stop.times:
+                        stop.request()
         self.close()

@@ -68,11 +68,10 @@ class LocalSlotMemory:
             SpaceError: too little memory.
         """
         memory = self._take(slots_bytes(plan))
-        try:
-            yield Slots(plan, memory)
-        finally:
-            with self._lock:
-                self._free.append(memory)
+        yield Slots(plan, memory)
+        # Not after an exception: threads that did not end in time may still write there.
+        with self._lock:
+            self._free.append(memory)
 
     def _take(self, n_bytes: int) -> mmap.mmap:
         with self._lock:
@@ -80,7 +79,7 @@ class LocalSlotMemory:
             for i, memory in enumerate(self._free):
                 if len(memory) >= n_bytes:
                     return self._free.pop(i)
-            self._free = self._free[1:]  # too small: one larger takes its place
+            self._free.clear()  # too small, and in the way of a larger one
         return private_memory(n_bytes)
 
 
