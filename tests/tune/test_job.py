@@ -14,6 +14,7 @@ from srpipe.api import available_cores, prepare, tune_model
 from srpipe.cli.main import main
 from srpipe.cli.tune import describe
 from srpipe.io.devices import processor_devices
+from srpipe.models.rewrite.verdict import find_graph, graph_info
 from srpipe.plan.geometry import Size
 from srpipe.settings import Settings
 from srpipe.tune.candidates import Arrangement, Candidate
@@ -40,7 +41,9 @@ def wide_model(tmp_path: Path) -> Path:
 
 
 def name_of(model: Path) -> str:
-    return table_name(srpipe.probe_model(model), processor_devices(), available_cores())
+    info = srpipe.probe_model(model)
+    runs = graph_info(info, find_graph(info, 0))  # rewritten, if that was found out before
+    return table_name(runs, processor_devices(), available_cores())
 
 
 def keep(model: Path, tile_px: int, batch: int = 1) -> None:
