@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import subprocess
@@ -99,7 +100,7 @@ source, target, model, more_bytes, tile_px, batch, engine = sys.argv[1:]
 
 def run(target, **options):
     srpipe.enhance(
-        source, target, model=model, engine=engine, overlap=8, threads=1, overwrite=True,
+        source, target, model=model, engine=engine, overlap=8, threads=1, overwrite=True, fresh=True,
         rewrite=False, reuse=False, **options,
     )
 
@@ -144,17 +145,11 @@ def test_one_process_halves_the_batch_too(tmp_path: Path, hungry_model: Path) ->
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads VmSize")
 def test_threads_of_one_process_do_as_well(tmp_path: Path, hungry_model: Path) -> None:
-    """What stacks and the allocator's arenas take differs: the limit is looked for."""
-    too_little, enough = 20_000_000, 100_000_000
-    for _ in range(9):
-        more_bytes = (too_little + enough) // 2
+    """What stacks and the allocator's arenas take differs, by chance."""
+    for more_bytes in itertools.islice(itertools.cycle(range(38_000_000, 50_000_000, 10**6)), 36):
         said, log = limited_run(tmp_path, hungry_model, more_bytes, 96, 8, "threads")
         if said == "" and "again, with 4 instead of 8 tiles at once" in log:
             break
-        if said == log == "":
-            enough = more_bytes
-        else:
-            too_little = more_bytes
     else:
         pytest.fail("a whole batch always fitted, or nothing did")
     assert "on a batch of (8, 3, 72, 81)" in log

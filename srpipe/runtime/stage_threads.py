@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from srpipe.errors import StageError
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.plan.job import Plan
 from srpipe.runtime.failures import failed
@@ -54,8 +55,14 @@ class StageThreads:
 
     def _start(self, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name=f"srpipe-{self.name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            raise StageError(
+                f"no thread can be started for the {self.name}: there are too many already, or too "
+                "little memory."
+            ) from None
         self._threads.append(thread)
-        thread.start()
 
     def send(self, instruction: Instruction) -> None:
         """Have an instruction carried out."""
@@ -93,8 +100,9 @@ class StageThreads:
             given_up = self._given_up
         if given_up:
             stage.abort()
-        for _ in range(stage.runners - 1):
-            self._start(lambda: self._serve(stage))
+        with contextlib.suppress(StageError):  # those that could be started do the work
+            for _ in range(stage.runners - 1):
+                self._start(lambda: self._serve(stage))
         self._serve(stage)
 
     def _serve(self, stage: Stage) -> None:
@@ -165,13 +173,11 @@ class StageThreadsOfJob:
     def __exit__(self, *_: object) -> None:
         """End every thread; where the job is not complete, they give up what they are doing."""
         stages = list(self._stages.values())
-        for stage in stages:
-            if self._finished:
-                stage.end()
-            else:
-                stage.give_up()
-        for stage in stages:
-            stage.join()
+        with contextlib.ExitStack() as every:  # backwards, and whatever happens on the way
+            for stage in stages:
+                every.callback(stage.join)
+            for stage in stages:
+                every.callback(stage.end if self._finished else stage.give_up)
 
     def send(self, instructions: list[Instruction]) -> None:
         """Pass instructions to the stages that carry them out."""

@@ -16,6 +16,7 @@ import srpipe
 from srpipe.runtime.failures import failed
 from srpipe.runtime.messages import Done, Failed, Instruction, Read
 from srpipe.runtime.stage_threads import StageThreads
+from srpipe.runtime.stages import STAGES
 from tests.conftest import photograph_pixels, write_pixels
 from tests.onnx_models import conv_model
 from tests.processes import wait_until
@@ -183,3 +184,34 @@ def test_a_signal_to_the_command(tmp_path: Path, slow_model: Path, number: signa
     assert "repeat the command to go on" in err
     assert "Traceback" not in err
     assert not list(tmp_path.glob("out.tif.srpipe/output*"))
+
+
+@pytest.mark.parametrize("started", [0, 3, 6])
+def test_where_no_more_threads_can_be_started(
+    tmp_path: Path, photograph: Path, x2_model: Path, started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runners are done without; a stage is not."""
+    counts = {"started": 0}
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name.startswith("srpipe-") and "saver" not in thread.name:
+            if counts["started"] == started:
+                raise RuntimeError("can't start new thread")
+            counts["started"] += 1
+        start(thread)
+
+    def run() -> None:
+        srpipe.enhance(
+            photograph, tmp_path / "out.tif", model=x2_model, tile_size=64, engine="threads",
+            threads=4, runners=4,
+        )  # fmt: skip
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    if started < len(STAGES):
+        with pytest.raises(srpipe.StageError, match="no thread can be started for the "):
+            run()
+        assert not (tmp_path / "out.tif").exists()
+    else:
+        run()
+    assert not threads_of_runs()
