@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -126,7 +127,8 @@ def _differ(model: dict[str, Any], request: dict[str, Any]) -> float:
             result = np.zeros(_scaled(model, request["shape"]), model["dtype"])
             session.run(model["input_name"], model["output_name"], batch, result)
             results.append(np.clip(result.astype(np.float32), low, high))
-        largest = max(largest, float(np.abs(results[0] - results[1]).max()))
+        difference = float(np.abs(results[0] - results[1]).max())
+        largest = max(largest, difference if math.isfinite(difference) else math.inf)
     return largest / float(high - low) * 255
 
 

@@ -60,8 +60,10 @@ def as_asked(candidate: Candidate, settings: Settings, devices: Iterable[str]) -
         return False
     # Cores that do not divide evenly among runners are left over.
     threads = settings.threads
-    if threads is not None and max(1, threads // arrangement.runners) != arrangement.threads:
-        return False
+    if threads is not None:
+        share = max(1, threads // arrangement.runners)
+        if share != arrangement.threads or arrangement.session_threads > threads:
+            return False
     return arrangement.device in devices
 
 

@@ -194,6 +194,11 @@ class Task:
         rows = [row for c, row in search.rows.items() if self._may_be(c)]
         options = [option for row in rows if (option := consider(row, self.settings, plan_for))]
         least = min(options, key=lambda option: option.job_bytes, default=None)
+        if least is None and not search.failed:
+            raise SpaceError(
+                f"the job may take {format_bytes(self.budget_bytes or 0)} of memory, which is too "
+                "little for what it needs beside its model: allow more with --memory."
+            )
         if least is None:
             logger.warning("%s cannot be measured: the usual tile is taken.", self.info.name)
             return None

@@ -95,6 +95,7 @@ def tune_model(
     usual = Candidate(task.choices.arrangements[0], task.choices.base, task.choices.batches[0])
     rows = task.table.rows
     merits = {c: row.mp_s * task.useful(c.tile) for c, row in rows.items()}
+    chosen_merit = merits.get(chosen, choice.row.mp_s * task.useful(chosen.tile))
     lines = []
     for candidate in sorted(rows, key=merits.__getitem__):
         option = consider(rows[candidate], settings, plan_for)
@@ -107,14 +108,14 @@ def tune_model(
                 batch=candidate.batch,
                 model_mp_s=rows[candidate].mp_s,
                 useful_mp_s=merits[candidate],
-                gain=merits[candidate] / merits.get(usual, merits[chosen]),
+                gain=merits[candidate] / merits.get(usual, chosen_merit),
                 model_bytes=rows[candidate].worker_bytes * candidate.arrangement.workers,
                 job_bytes=option.job_bytes,
                 fits=task.budget_bytes is None or option.job_bytes <= task.budget_bytes,
                 chosen=candidate == chosen,
             )
         )
-    best = max(line.useful_mp_s for line in lines if line.fits)
+    best = max((line.useful_mp_s for line in lines if line.fits), default=chosen_merit)
     return TuneReport(
         model=info.name,
         device=chosen.arrangement.device,
@@ -123,5 +124,5 @@ def tune_model(
         lines=tuple(lines),
         swept=sweep,
         complete=complete,
-        choice_of_best=merits[chosen] / best,
+        choice_of_best=chosen_merit / best,
     )

@@ -154,7 +154,8 @@ class Search:
         self._fits = fits
         self._begin_s = time.monotonic()
         self._time_s = time_s
-        self._failed: set[Candidate] = set()
+        self.failed: set[Candidate] = set()
+        """What could not be run."""
 
     def run(self) -> None:
         """Race through the stages."""
@@ -232,7 +233,8 @@ class Search:
             self.rows[candidate].begin_anew()
         for _ in _KEPT:
             for candidate in candidates:
-                self._time(candidate)
+                if candidate in self.rows:  # one that fails now is gone
+                    self._time(candidate)
 
     def merit(self, candidate: Candidate) -> float:
         """Useful megapixels of input a second."""
@@ -251,7 +253,7 @@ class Search:
         if self._possible(candidate, self._time_s) and self._measure(candidate):
             return
         worker_bytes = expected_bytes(self.rows, candidate)
-        if candidate not in self._failed and self._fits(candidate, worker_bytes):
+        if candidate not in self.failed and self._fits(candidate, worker_bytes):
             same = (r for c, r in self.rows.items() if c.arrangement == candidate.arrangement)
             largest = max(same, key=lambda row: row.candidate.run_pixels)
             self.rows[candidate] = Row(candidate, worker_bytes, [largest.mp_s])
@@ -293,7 +295,7 @@ class Search:
 
     def _possible(self, candidate: Candidate, most_s: float = MAX_RUN_S) -> bool:
         """Whether to try a candidate: it fits, a run takes no longer than it may, there is time."""
-        if candidate in self._failed or self._useful(candidate.tile) <= 0:
+        if candidate in self.failed or self._useful(candidate.tile) <= 0:
             return False
         if candidate in self.rows:
             return self._fits(candidate, self.rows[candidate].worker_bytes)
@@ -313,7 +315,7 @@ class Search:
         try:
             loaded = self._timer.load(candidate)
         except SrpipeError:
-            self._failed.add(candidate)
+            self.failed.add(candidate)
             return False
         row = Row(candidate, loaded.worker_bytes, [candidate.pixels / 1e6 / loaded.seconds])
         if not self._fits(candidate, row.worker_bytes):
@@ -327,7 +329,7 @@ class Search:
         try:
             seconds = self._timer.time_s(candidate, rounds)
         except SrpipeError:
-            self._failed.add(candidate)
+            self.failed.add(candidate)
             del self.rows[candidate]
             return
         row.add(rounds * candidate.pixels / 1e6 / seconds)

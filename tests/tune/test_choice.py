@@ -74,7 +74,13 @@ def test_explicit_settings_restrict() -> None:
     candidate = row().candidate
     for fits in ({}, {"tile_size": 256}, {"threads": 2}, {"threads": 3}, {"runners": 2}):
         assert as_asked(candidate, Settings(**fits), ("cpu",)), fits
-    for other in ({"tile_size": 128}, {"batch_size": 2}, {"workers": 2}, {"threads": 4}):
+    for other in (
+        {"tile_size": 128},
+        {"batch_size": 2},
+        {"workers": 2},
+        {"threads": 4},
+        {"threads": 1},
+    ):
         assert not as_asked(candidate, Settings(**other), ("cpu",)), other
     assert not as_asked(candidate, Settings(), ("cuda:0",))
 

@@ -125,7 +125,12 @@ def test_too_little_memory_shrinks_the_tile_and_says_so(
     tmp_path: Path, photograph: Path, wide_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     output = tmp_path / "out.tif"
-    settings = {"model": str(wide_model), "memory_bytes": 10**9}
+    settings = {"model": str(wide_model), "memory_bytes": 50_000_000}
+    with pytest.raises(
+        srpipe.SpaceError, match=r"may take 50(\.0)? MB .* --memory"
+    ):  # before any row
+        prepare(str(photograph), str(output), Settings(**settings))  # type: ignore[arg-type]
+    settings["memory_bytes"] = 10**9
     enough = prepare(str(photograph), str(output), Settings(**settings))  # type: ignore[arg-type]
     assert not caplog.text
     settings["memory_bytes"] = 142_000_000

@@ -15,12 +15,12 @@ import onnx
 from srpipe.errors import ModelError
 from srpipe.io.binding import Tensor
 from srpipe.io.processor import available_cores
+from srpipe.io.session import Session
 from srpipe.models.graph import load_graph
 from srpipe.models.rewrite.apply import REWRITES, can_be_rewritten, rewrite_settled
 from srpipe.models.rewrite.check import TOLERANCE, Check, laid_out, tile_shape
 from srpipe.models.rewrite.constants import settle_constants
 from srpipe.models.speed import compare_speeds
-from srpipe.models.trial import open_on_cpu
 from srpipe.plan.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)
@@ -169,10 +169,10 @@ def _cores() -> int:
 
 def _work_s(info: ModelInfo, tile: Tensor, megapixels: float) -> float:
     """Seconds that the original takes for so many pixels, about."""
-    session = open_on_cpu(info.path)
+    session = Session(info.path, "cpu", 0)
     times = []
     for _ in range(2):
         begin_s = time.perf_counter()
-        session.run([info.output_name], {info.input_name: tile})
+        session.run_several(info.input_name, [info.output_name], tile)
         times.append(time.perf_counter() - begin_s)
     return megapixels * 1e6 / (tile.size / info.channels) * min(times)

@@ -12,6 +12,7 @@ from typing import Any
 
 from srpipe.errors import InferenceError, ModelError
 from srpipe.io.cache import cache_folder, read_cached_json, write_cached, write_cached_json
+from srpipe.io.external_data import hash_model
 from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import processor_name
 from srpipe.plan.model_info import ModelInfo
@@ -55,7 +56,8 @@ def find_graph(info: ModelInfo, megapixels: float) -> Rewritten:
     except (ModelError, InferenceError) as error:
         logger.info("The graph of %s is left as it is: %s", info.path, error)
         return AS_IT_IS
-    if not choice.final:
+    # The file is read once more than when it was probed: what is kept must be of the same content.
+    if not choice.final or hash_model(info.path) != info.sha256:
         return AS_IT_IS
     found, best = AS_IT_IS, choice.best
     if best is not None:
