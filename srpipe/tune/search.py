@@ -26,7 +26,7 @@ _ROUND_S = 0.12
 _KEPT = (0.85, 0.92, 0.96)
 _FINAL_ROUNDS = 1
 # Who was so near the best arrangement at the first tile gets another chance at the last.
-_NEAR = 0.9
+_NEAR = 0.75
 _TIED = 0.98
 _MOST_TIED = 2
 # How much faster than another a tile's pixels may be at most, all cache effects together.
