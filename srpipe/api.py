@@ -304,6 +304,14 @@ def run_job(
         RunError: the run failed.
         Interrupted: ``stop`` asked for it.
     """
+    warm = warm or Warm()
+    with warm.whole_machine(stop) if plan.own_processes else contextlib.nullcontext():
+        return _run_in_folder(plan, progress, begin_s, stop, warm)
+
+
+def _run_in_folder(
+    plan: Plan, progress: ProgressCallback | None, begin_s: float, stop: StopRequest, warm: Warm
+) -> Report:
     folder = JobFolder(plan, fingerprint(plan, _software_versions()))
     monitor = Monitor(plan, progress, begin_s)
     try:
@@ -313,7 +321,7 @@ def run_job(
         else:
             monitor.started(at.next_tile)
             try:
-                _run(plan, at, folder, monitor, stop, warm or Warm())
+                _run(plan, at, folder, monitor, stop, warm)
             except BaseException as error:
                 tiles = folder.keep_or_remove()
                 if tiles and isinstance(error, RunError | Interrupted):

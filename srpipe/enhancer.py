@@ -34,8 +34,9 @@ class Enhancer:
 
     ``settings`` are what every image starts from: a frozen value that can be pickled. Safe to call from
     several threads: images then run side by side and share the cores. One that fails leaves it usable.
-    The model is what its file held at the beginning. Images of many tiles are carried out by processes
-    of their own, as :func:`srpipe.enhance` does, which load the model themselves.
+    A model file that changes meanwhile is an error, once a session has to be loaded again. Images of
+    many tiles are carried out by processes of their own, as :func:`srpipe.enhance` does, which load the
+    model themselves; one such image at a time has the machine.
     """
 
     def __init__(self, model: PathLike = DEFAULT_MODEL, **settings: Any) -> None:
@@ -52,7 +53,8 @@ class Enhancer:
         self.settings = Settings(model=os.fspath(model), **settings)
         self._started = start_model(self.settings)
         self._warm = Warm()
-        self._under_way: list[StopRequest] = []
+        self._under_way: list[tuple[int, StopRequest]] = []
+        """Images, by the thread that enhances them."""
         self._changed = threading.Condition()
         self._closed = False
 
@@ -140,10 +142,11 @@ class Enhancer:
                     stop.request()
 
     def close(self) -> None:
-        """Take no more images, wait for those under way, and let go of the model."""
+        """Take no more images, wait for those of other threads, and let go of the model."""
+        me = threading.get_ident()
         with self._changed:
             self._closed = True
-            while self._under_way:
+            while any(thread != me for thread, _ in self._under_way):
                 self._changed.wait(_WAIT_S)
         self._warm = Warm()
 
@@ -152,12 +155,13 @@ class Enhancer:
         with self._changed:
             if self._closed:
                 raise SettingsError("this Enhancer is closed: make another one.")
-            self._under_way.append(stop)
+            image = threading.get_ident(), stop
+            self._under_way.append(image)
         try:
             yield
         finally:
             with self._changed:
-                self._under_way.remove(stop)
+                self._under_way.remove(image)
                 self._changed.notify_all()
 
     def __enter__(self) -> Enhancer:
@@ -175,7 +179,7 @@ class Enhancer:
             with self._changed:
                 self._closed = True
                 # Once each: a second request means at once, and several images may share one.
-                for stop in {id(stop): stop for stop in self._under_way}.values():
+                for stop in {id(stop): stop for _, stop in self._under_way}.values():
                     if not stop.times:
                         stop.request()
         self.close()

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import srpipe
+from srpipe.runtime.messages import Done, Instruction
+from srpipe.runtime.stages.reader import Reader
 from tests.conftest import photograph_pixels, write_pixels
 from tests.onnx_models import conv_model
 from tests.processes import wait_until
@@ -172,6 +174,38 @@ def test_closed(x2_model: Path, pairs: list[tuple[Path, Path]]) -> None:
     with pytest.raises(srpipe.SettingsError, match="is closed: make another"):
         enhancer.enhance(*pairs[0])
     enhancer.close()
+
+
+def test_closed_by_the_image_itself(
+    x2_model: Path, pairs: list[tuple[Path, Path]], expected: list[bytes]
+) -> None:
+    enhancer = srpipe.Enhancer(x2_model, **SETTINGS)
+    enhancer.enhance(*pairs[1], progress=lambda _: enhancer.close())
+    assert pairs[1][1].read_bytes() == expected[1]
+
+
+def test_what_no_stage_foresees_fails_one_image(
+    enhancer: srpipe.Enhancer, pairs: list[tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one tile, and with several: in the calling thread, and in threads of the stages."""
+    handle, faults = Reader.handle, list[Exception]()
+
+    def fail(self: Reader, instruction: Instruction) -> Done:
+        if faults:
+            raise faults.pop()
+        return handle(self, instruction)
+
+    monkeypatch.setattr(Reader, "handle", fail)
+    for pair in pairs[:2]:
+        for fault, expected in (
+            (ZeroDivisionError("by nought"), srpipe.StageError),
+            (MemoryError(), srpipe.OutOfMemoryError),
+        ):
+            faults.append(fault)
+            (failed,) = enhancer.map([pair], overwrite=True)
+            assert type(failed[2]) is expected
+            (done,) = enhancer.map([pair], overwrite=True)
+            assert isinstance(done[2], srpipe.Report)
 
 
 def test_an_exception_stops_what_other_threads_have_under_way(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 
-from srpipe.errors import OutOfMemoryError, RunError, StageError
+from srpipe.errors import OutOfMemoryError, StageError
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.plan.job import Plan
 from srpipe.runtime.conductor import Conductor
-from srpipe.runtime.messages import Instruction
+from srpipe.runtime.failures import failed
+from srpipe.runtime.messages import Done, Failed, Instruction
 from srpipe.runtime.sessions import Sessions
 from srpipe.runtime.slots import Slots
 from srpipe.runtime.stages import STAGES, Stage, make_stage, stage_of
@@ -43,30 +44,39 @@ def _run(
     sessions: Sessions,
 ) -> None:  # fmt: skip
     stages: dict[str, Stage] = {}
+
+    def make(name: str) -> None:
+        try:
+            stages[name] = make_stage(name, plan, slots, partial_output, at, 0, sessions)
+        except Exception as error:
+            raise failed(error, name, None).error from None
+
     try:
         for name in STAGES:
-            stages[name] = make_stage(name, plan, slots, partial_output, at, 0, sessions)
+            make(name)
         todo: deque[Instruction] = deque(conductor.start())
         while not conductor.over:
             todo.extend(conductor.beat())
             if not todo:
                 continue
             instruction = todo.popleft()
-            name, out_of_memory = stage_of(instruction), ""
+            name = stage_of(instruction)
             try:
                 if name not in stages:
-                    stages[name] = make_stage(name, plan, slots, partial_output, at, 0, sessions)
-                done = stages[name].handle(instruction)
-            except OutOfMemoryError as error:
-                # Not kept, nor handled here: its traceback holds on to the session and its memory.
-                out_of_memory = str(error)
-            except RunError as error:
-                todo.extend(conductor.fail(error, instruction))
+                    make(name)
+                event: Done | Failed = stages[name].handle(instruction)
+            except Exception as error:
+                # Handled below: the traceback of this one holds on to the session and its memory.
+                event = failed(error, name, instruction)
+            if isinstance(event, Done):
+                todo.extend(conductor.on_done(event))
+            elif name == "worker" and isinstance(event.error, OutOfMemoryError):
+                del stages[name]
+                todo.extend(_run_again(event.error, conductor))
             else:
-                todo.extend(conductor.on_done(done))
-            if out_of_memory:
-                stages.pop("worker", None)
-                todo.extend(_run_again(out_of_memory, conductor))
+                if event.traceback:
+                    logger.debug("%s", event.traceback)
+                todo.extend(conductor.fail(event.error, instruction))
         conductor.close()
     except BaseException:
         for stage in stages.values():
@@ -74,7 +84,7 @@ def _run(
         raise
 
 
-def _run_again(reason: str, conductor: Conductor) -> list[Instruction]:
+def _run_again(reason: OutOfMemoryError, conductor: Conductor) -> list[Instruction]:
     """What to do after the worker ran out of memory, and is gone."""
     try:
         instructions = conductor.scheduler.on_worker_lost(0, out_of_memory=True)

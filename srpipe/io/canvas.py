@@ -114,7 +114,7 @@ class Canvas:
         """Bring pixels and seams to the disk, and then a record of how far they are.
 
         Args:
-            filled_tiles: tiles so far whose input could not be read whole.
+            filled_tiles: tiles whose input could not be read whole, blended or not.
 
         Raises:
             WriteError: the disk is full or broken; the last checkpoint is untouched.
@@ -128,7 +128,7 @@ class Canvas:
             below_crc=tuple(self._below_crc),
             left_crc=self._files.left_crc(column) if column else None,
             row_stored_px=self._row_stored_px,
-            filled_tiles=filled_tiles,
+            filled_tiles=tuple(tile for tile in filled_tiles if tile < self._next_tile),
         )
         try:
             self._files.flush()

@@ -76,7 +76,8 @@ class Activity:
         """All stages so far, in the order a pixel travels."""
         self.note(self._loads)
         # It encodes between its instructions too.
-        self._input_s["writer"] = self._then_s - self._begin_s - self._busy_s["writer"]
+        idle_s = self._then_s - self._begin_s - self._busy_s["writer"]
+        self._input_s["writer"] = max(idle_s, 0.0)  # its threads may take more than one core
         return {
             stage: StageTime(self._busy_s[stage], self._input_s[stage], self._room_s[stage])
             for stage in STAGES

@@ -1,7 +1,8 @@
 """What an engine does besides passing messages: the clock, requests to stop, failures.
 
 A run that is asked to stop, or fails while the accumulator lives, comes to rest first: batches in
-flight are finished, if that does not take long, and a last checkpoint is made. One whose input cannot
+flight are finished, if that does not take long, and a last checkpoint is made, which may take as long
+as the disk needs. One whose input cannot
 be read any further finishes all that was read, however long it takes.
 """
 
@@ -118,7 +119,9 @@ class Conductor:
             return []
         assert self._reason is not None
         stopping_s = now_s - self._stopping_s
-        if self._stop.times > 1 or stopping_s > _FINISH_BATCHES_S + _LAST_CHECKPOINT_S:
+        # A disk that takes long to save much is waited for, until somebody asks a second time.
+        late = stopping_s > _FINISH_BATCHES_S + _LAST_CHECKPOINT_S and not self.scheduler.saving
+        if self._stop.times > 1 or late:
             raise self._reason
         return self.scheduler.stop_waiting() if stopping_s > _FINISH_BATCHES_S else []
 

@@ -54,7 +54,7 @@ class Save:
     """Accumulator: bring pixels and seams to the disk, and a checkpoint that speaks of them."""
 
     filled_tiles: tuple[int, ...]
-    """Tiles so far whose input could not be read whole."""
+    """Tiles whose input could not be read whole, of all that were read."""
 
 
 @dataclass(frozen=True, slots=True)

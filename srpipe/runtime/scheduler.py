@@ -111,6 +111,8 @@ class Scheduler:
         self._unblended = 0
         """Batches running, or run and with tiles of their own that are not blended."""
         self._accumulating = False
+        self.saving = False
+        """Whether the accumulator is making a checkpoint."""
         self._save_wanted = False
         self._writing = False
         self._stopping = False
@@ -183,7 +185,7 @@ class Scheduler:
             case Blend() as blend:
                 self._blend_done(blend, done)
             case Save():
-                self._accumulating = False
+                self._accumulating = self.saving = False
                 self._save_wanted = self._ending
                 self.tiles_saved = self.tiles_done
             case Write(stop_row, last):
@@ -417,7 +419,8 @@ class Scheduler:
             row_ended or (self._save_wanted and not (self._ending and self._blend_is_due()))
         ):
             self._accumulating = True
-            return [Save(tuple(tile for tile in self.filled_tiles if tile < self.tiles_done))]
+            self.saving = True
+            return [Save(self.filled_tiles)]
         self._save_wanted = self._save_wanted and self._ending
         # A resumed job's writer begins again at the first row: the rest need not wait for it.
         behind_px = self.rows_finished_px - max(self.rows_written_px, self._rows_resumed_px)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Hashable
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
 
 from srpipe.errors import InferenceError
 from srpipe.io.binding import Batch, Tensor
@@ -13,6 +15,8 @@ from srpipe.models.rewrite.verdict import Rewritten, read_graph
 from srpipe.plan.job import Plan
 
 _WAIT_S = 0.5
+# Small images of one to as many tiles as there are cores share the cores in different ways.
+_MOST_SESSIONS = 4
 
 
 class SharedSession:
@@ -29,10 +33,15 @@ class SharedSession:
         device = plan.devices[number % len(plan.devices)]
         self._session = Session(plan.model.path, device, plan.run_threads, session_content(plan))
         self._input_name = self._session.inputs[0].name
-        self._turns = threading.BoundedSemaphore(plan.runners)
+        self._turns = threading.BoundedSemaphore(
+            max(plan.runners, plan.threads // plan.run_threads)
+        )
+        self.spent = False
+        """Whether it ran out of memory: nothing more may be begun with it."""
 
-    def wait_for_turn(self, terminator: Terminator) -> None:
-        """Wait until one more run may begin; :meth:`end_turn` must follow.
+    @contextlib.contextmanager
+    def turn(self, terminator: Terminator) -> Iterator[None]:
+        """Wait until one more run may begin, and let another begin after it.
 
         Raises:
             InferenceError: the runs of ``terminator`` are ended.
@@ -40,10 +49,10 @@ class SharedSession:
         while not self._turns.acquire(timeout=_WAIT_S):
             if terminator.terminated:
                 raise InferenceError("the run was given up.")
-
-    def end_turn(self) -> None:
-        """Let another run begin."""
-        self._turns.release()
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     def run(self, batch: Batch, result: Tensor, terminator: Terminator) -> None:
         """Run the model; see :meth:`Session.run`."""
@@ -55,7 +64,7 @@ class Sessions:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sessions: dict[Hashable, SharedSession] = {}
+        self._sessions: OrderedDict[Hashable, SharedSession] = OrderedDict()
 
     def get(self, plan: Plan, number: int = 0) -> SharedSession:
         """The session of a plan for the worker of that number; loaded where it is not yet.
@@ -68,18 +77,23 @@ class Sessions:
         with self._lock:
             if key not in self._sessions:
                 self._sessions[key] = SharedSession(plan, number)
+                if len(self._sessions) > max(_MOST_SESSIONS, plan.workers):
+                    self._sessions.popitem(last=False)  # gone when the last that runs it is done
+            self._sessions.move_to_end(key)
             return self._sessions[key]
 
     def forget(self, session: SharedSession) -> None:
-        """Take note that a session must not be used again."""
+        """Take note that a session must not be used again, by anybody."""
+        session.spent = True
         with self._lock:
-            self._sessions = {k: s for k, s in self._sessions.items() if s is not session}
+            for key in [k for k, s in self._sessions.items() if s is session]:
+                del self._sessions[key]
 
 
 def _key(plan: Plan, number: int) -> Hashable:
     integers = (plan.image.dtype, plan.colour) if plan.integer_input else None
     return (plan.model.path, plan.model.sha256, plan.graph_sha256, number, plan.device,
-            plan.run_threads, plan.runners, integers)  # fmt: skip
+            plan.run_threads, integers)  # fmt: skip
 
 
 def session_content(plan: Plan) -> bytes | None:

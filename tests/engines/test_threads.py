@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,19 +187,23 @@ def test_a_signal_to_the_command(tmp_path: Path, slow_model: Path, number: signa
     assert not list(tmp_path.glob("out.tif.srpipe/output*"))
 
 
-@pytest.mark.parametrize("started", [0, 3, 6])
+@pytest.mark.parametrize(("stages", "runners"), [(0, 0), (3, 0), (5, 0), (5, 1)])
 def test_where_no_more_threads_can_be_started(
-    tmp_path: Path, photograph: Path, x2_model: Path, started: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path: Path, photograph: Path, x2_model: Path, stages: int, runners: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Runners are done without; a stage is not."""
-    counts = {"started": 0}
+    started: Counter[str] = Counter()
     start = threading.Thread.start
 
     def limited(thread: threading.Thread) -> None:
         if thread.name.startswith("srpipe-") and "saver" not in thread.name:
-            if counts["started"] == started:
+            first = thread.name not in started
+            if (len(started) if first else started.total() - len(started)) == (
+                stages if first else runners
+            ):
                 raise RuntimeError("can't start new thread")
-            counts["started"] += 1
+            started[thread.name] += 1
         start(thread)
 
     def run() -> None:
@@ -208,7 +213,7 @@ def test_where_no_more_threads_can_be_started(
         )  # fmt: skip
 
     monkeypatch.setattr(threading.Thread, "start", limited)
-    if started < len(STAGES):
+    if stages < len(STAGES):
         with pytest.raises(srpipe.StageError, match="no thread can be started for the "):
             run()
         assert not (tmp_path / "out.tif").exists()

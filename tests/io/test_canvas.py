@@ -162,6 +162,18 @@ def test_going_on_from_any_checkpoint_gives_the_same_bytes(
     assert canvas.stored_px == plan.output_size.pixels
 
 
+def test_a_checkpoint_tells_of_filled_tiles_up_to_where_it_is(tmp_path: Path) -> None:
+    plan = make_test_plan(tmp_path, tile_size=64, overlap=16)
+    tiles = random_tiles(plan)
+    reserve_canvas(plan)
+    canvas = Canvas(plan, BEGINNING)
+    for index in range(3):
+        canvas.add(index, tiles[index])
+    canvas.checkpoint((0, 2, 3))
+    (at,) = load_checkpoints(Path(plan.job_dir), "")
+    assert at.filled_tiles == (0, 2)
+
+
 def test_a_damaged_seam_does_not_agree_with_its_checkpoint(tmp_path: Path) -> None:
     plan = make_test_plan(tmp_path, tile_size=64, overlap=16)
     tiles = random_tiles(plan)

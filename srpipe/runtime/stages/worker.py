@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 from srpipe.errors import OutOfMemoryError
 from srpipe.io.session import Terminator
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Done, Instruction, Run
-from srpipe.runtime.sessions import Sessions
+from srpipe.runtime.sessions import Sessions, SharedSession
 from srpipe.runtime.slots import Slots
 
 
@@ -29,6 +31,7 @@ class Worker:
         self.runners = plan.runners
         self._slots = slots
         self._sessions = sessions or Sessions()
+        self._plan, self._number = plan, number
         self._session = self._sessions.get(plan, number)
         self._terminator = Terminator()
 
@@ -38,19 +41,28 @@ class Worker:
         batch = self._slots.batches[instruction.batch_slot]
         result = self._slots.results[instruction.result_slot]
         n = instruction.tiles_at_once
-        self._session.wait_for_turn(self._terminator)
-        begin = time.perf_counter()
-        try:
+        with self._turn() as session:
+            begin = time.perf_counter()
             for stop in range(n, len(batch) + n, n):
                 # One shape for every run: where the last would be smaller, it repeats some tiles.
                 tiles = slice(min(stop, len(batch)) - n, min(stop, len(batch)))
-                self._session.run(batch[tiles], result[tiles], self._terminator)
-        except OutOfMemoryError:
-            self._sessions.forget(self._session)
-            raise
-        finally:
-            self._session.end_turn()
-        return Done(instruction, time.perf_counter() - begin)
+                session.run(batch[tiles], result[tiles], self._terminator)
+            return Done(instruction, time.perf_counter() - begin)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[SharedSession]:
+        """The session when its turn has come: a new one where another's run has spent the old."""
+        while True:
+            session = self._session
+            with session.turn(self._terminator):
+                if not session.spent:
+                    try:
+                        yield session
+                    except OutOfMemoryError:
+                        self._sessions.forget(session)
+                        raise
+                    return
+            self._session = self._sessions.get(self._plan, self._number)
 
     def abort(self) -> None:
         """End the runs that are under way."""
