@@ -240,6 +240,8 @@ def prepare(
 
     if kept is not None and kept.model_sha256 == model.sha256:
         graph = Rewritten(kept.rewrites, kept.graph_sha256)
+        if settings.memory_bytes is not None:
+            logger.warning("The job goes on with the tiles it began with, whatever --memory says.")
         settings = kept.complete(settings, cores)
         plan = plan_for(settings, device, kept.grid_for(settings, image.size))
     else:
@@ -278,9 +280,10 @@ def tune_model(settings: Settings, *, sweep: bool = False) -> TuneReport:
     from srpipe.tune.report import tune_model as tune
 
     device, model = start_model(settings)
+    graph = model
     if settings.rewrite and device == "cpu":
-        model = graph_info(model, find_graph(model, _MEGAPIXELS_TO_TUNE))
-    return tune(model, settings, device, available_cores(), sweep=sweep)
+        graph = graph_info(model, find_graph(model, _MEGAPIXELS_TO_TUNE))
+    return tune(graph, settings, device, available_cores(), model.path, sweep=sweep)
 
 
 def run_job(

@@ -33,7 +33,8 @@ class Enhancer:
     """Enhances images one after the other, or several at once, with a model that stays loaded.
 
     ``settings`` are what every image starts from: a frozen value that can be pickled. Safe to call from
-    several threads: images then run side by side and share the cores. One that fails leaves it usable.
+    several threads: images then run side by side and share the cores; ``memory_bytes`` is what each may
+    take. One that fails leaves it usable. Nothing is measured: what ``srpipe tune`` found is used.
     A model file that changes meanwhile is an error, once a session has to be loaded again. Images of
     many tiles are carried out by processes of their own, as :func:`srpipe.enhance` does, which load the
     model themselves; one such image at a time has the machine.

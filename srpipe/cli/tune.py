@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from srpipe.settings import DEFAULT_MODEL, Settings, parse_bytes
@@ -62,6 +63,9 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.plot is not None:
         check_plot(options.plot)
+    if not options.json:
+        limit = "a few minutes" if options.full else "some 20 seconds"
+        print(f"Measuring {options.model}: {limit} …", file=sys.stderr, flush=True)
     report = tune_model(settings, sweep=options.full)
     if options.plot is not None:
         draw(report, options.plot)

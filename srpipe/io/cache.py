@@ -15,7 +15,7 @@ from typing import Any
 
 
 def cache_folder(kind: str) -> Path | None:
-    """The folder for one kind of thing, made if it has to be; None where there can be none.
+    """The folder for one kind of thing, made if it has to be; None where there is none to read.
 
     It is ``$SRPIPE_CACHE/kind``, or ``$XDG_CACHE_HOME/srpipe/kind``, or ``~/.cache/srpipe/kind``.
     """
@@ -26,7 +26,7 @@ def cache_folder(kind: str) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return None
-    return folder if os.access(folder, os.W_OK | os.X_OK) else None
+    return folder if os.access(folder, os.R_OK | os.X_OK) else None
 
 
 def read_cached_json(kind: str, name: str) -> Any:

@@ -41,10 +41,12 @@ class KnownModel:
         """
         self._path = path
         self._name: str | None = None
+        self._content = ""
         if not os.path.isfile(path):
             return  # whoever loads it will say so
+        self._content = hash_model(path)
         facts = {
-            "content": hash_model(path),
+            "content": self._content,
             "name": Path(path).name,
             "sidecar": _content_hash(sidecar_path(path)),
             "value range": value_range,
@@ -71,13 +73,13 @@ class KnownModel:
             return None
 
     def keep(self, info: ModelInfo, props: dict[str, str]) -> None:
-        """Keep what was found out.
+        """Keep what was found out, unless the file was another one by then.
 
         Args:
             info: the model.
             props: the file's own key-value pairs.
         """
-        if self._name is None:
+        if self._name is None or info.sha256 != self._content:
             return
         facts = asdict(info)
         entry = {"facts": facts, "props": props, "digest": _digest([facts, props])}

@@ -14,6 +14,9 @@ Shape = tuple[int, ...]
 _READER_ROWS = 768
 _WRITER_ROWS = 384
 _BUFFER_BUDGET_BYTES = 256_000_000
+# Tiles remembered to find those that repeat: two queues of so many bytes or tiles, two at least.
+_SEEN_BYTES = 8_000_000
+_SEEN_TILES = 32
 # Result slots, if there is room, for results of tiles that repeat.
 _KEPT_RESULTS = 8
 
@@ -121,6 +124,11 @@ def spare_results(
     """
     held_bytes = rows_bytes(source_row_bytes, output_row_bytes)
     return (_BUFFER_BUDGET_BYTES - held_bytes) // (2 * result_bytes) - needed
+
+
+def seen_tiles(tile_bytes: int) -> int:
+    """Tiles that each of the two queues holds in which repeated ones are looked for."""
+    return max(2, min(_SEEN_TILES, _SEEN_BYTES // tile_bytes))
 
 
 def rows_bytes(source_row_bytes: int, output_row_bytes: int) -> int:

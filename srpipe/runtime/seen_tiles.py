@@ -15,11 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from srpipe.plan.colour import Pixels
-from srpipe.plan.memory import Shape, count
+from srpipe.plan.memory import Shape, count, seen_tiles
 
-# For either queue; at least two tiles, whatever they take.
-_QUEUE_BYTES = 8_000_000
-_QUEUE_TILES = 32
 # Hashes remembered at most, each at the place that its highest bits name.
 _PLACE_BITS = 16
 # For the last bytes of a tile, less than a word: an odd number of no pattern too.
@@ -40,7 +37,7 @@ class SeenTiles:
             dtype: of every tile's pixels.
         """
         tile_bytes = count(shape) * np.dtype(dtype).itemsize
-        self._capacity = max(2, min(_QUEUE_TILES, _QUEUE_BYTES // tile_bytes))
+        self._capacity = seen_tiles(tile_bytes)
         # Odd, so that no bit of a word is lost; of no pattern, so that no pattern of pixels cancels.
         random = np.random.default_rng(0)
         self._factors = random.integers(2**64, size=tile_bytes // 8, dtype=np.uint64) | np.uint64(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from srpipe.io.space import available_memory_bytes
 from srpipe.plan.job import Plan
-from srpipe.plan.memory import rows_bytes
+from srpipe.plan.memory import rows_bytes, seen_tiles
 
 DEFAULT_SHARE = 0.5
 """Of the memory that is free, for a job that is given no budget."""
@@ -36,4 +36,6 @@ def pipeline_bytes(plan: Plan) -> int:
         processes, slots = _ONE_PROCESS_BYTES, plan.slot_bytes
     pixel_bytes = plan.image.bands * plan.image.sample_bytes
     rows = rows_bytes(plan.image.size.width * pixel_bytes, plan.output_size.width * pixel_bytes)
-    return processes + slots + rows
+    tile_bytes = plan.grid.tile.pixels * pixel_bytes
+    seen = 2 * seen_tiles(tile_bytes) * tile_bytes if plan.reuse else 0
+    return processes + slots + rows + seen

@@ -42,7 +42,7 @@ class _Runs:
         ]
         before = status_bytes("VmRSS")
         peak = reset_peak()
-        self._session = Session(model["path"], request["device"], request["threads"])
+        self._session = _load(model, request["device"], request["threads"])
         self._batch, self._results = batch, results
         self._pool = ThreadPoolExecutor(len(results))
         self.first_s = self.time_s(1)
@@ -110,10 +110,8 @@ def _answer(
 
 
 def _differ(model: dict[str, Any], request: dict[str, Any]) -> float:
-    """The largest difference of two devices' results on tiles of a picture, levels of 255."""
-    first, second = (
-        Session(model["path"], device, request["threads"]) for device in request["devices"]
-    )
+    """The largest difference of a device's results from the processor's, levels of 255."""
+    first, second = (_load(model, name, request["threads"]) for name in ("cpu", request["device"]))
     low, high = model["value_range"]
     n, height, width = request["shape"]
     picture = make_picture(Size(_PICTURE_TILES * n * width, height), model["channels"])
@@ -130,6 +128,11 @@ def _differ(model: dict[str, Any], request: dict[str, Any]) -> float:
         difference = float(np.abs(results[0] - results[1]).max())
         largest = max(largest, difference if math.isfinite(difference) else math.inf)
     return largest / float(high - low) * 255
+
+
+def _load(model: dict[str, Any], device: str, threads: int) -> Session:
+    path = model["path" if device == "cpu" else "other_path"]
+    return Session(path, device, threads)
 
 
 def _noise(model: dict[str, Any], shape: list[int]) -> Tensor:

@@ -52,7 +52,7 @@ def tune_plan(
 
     Args:
         plan: the job as it is where nothing is measured.
-        graph: its model, with the file that its sessions load.
+        graph: its model, with the file that sessions on the plain processor load.
         settings: what is asked for.
         plan_for: plans the job with other settings.
         cores: processor cores there are.
@@ -66,7 +66,8 @@ def tune_plan(
         return plan
     if plan.serial:
         settings = replace(settings, workers=1, runners=1)
-    task = Task(graph, settings, devices_to_try(settings, plan.device), cores)
+    devices = devices_to_try(settings, plan.device)
+    task = Task(graph, settings, devices, cores, plan.model.path)
     if not task.is_open and settings.memory_bytes is None:
         return plan
     measured = not few and task.is_open
@@ -97,10 +98,24 @@ class Task:
     """What to choose for, and what is known of it."""
 
     def __init__(
-        self, info: ModelInfo, settings: Settings, devices: tuple[str, ...], cores: int
+        self,
+        info: ModelInfo,
+        settings: Settings,
+        devices: tuple[str, ...],
+        cores: int,
+        original_path: str,
     ) -> None:
-        """Look up what was measured before."""
+        """Look up what was measured before.
+
+        Args:
+            info: the model, with the file for the plain processor.
+            settings: what is asked for.
+            devices: each is tried.
+            cores: processor cores there are.
+            original_path: the file for other devices.
+        """
         self.info = info
+        self._original_path = original_path
         self.settings = settings
         self.cores = cores
         self.devices = devices
@@ -133,7 +148,7 @@ class Task:
         """
         if anew:
             self.table = Table()
-        with Stopwatch(self.info, self._most_bytes) as timer:
+        with self._stopwatch() as timer:
             search = self._searcher(timer, nominal_planner(self.info, self.cores))
             search.run()
         self.is_disturbed = timer.is_disturbed
@@ -158,7 +173,7 @@ class Task:
         Returns:
             Whether there was time for all.
         """
-        with Stopwatch(self.info, self._most_bytes) as timer:
+        with self._stopwatch() as timer:
             search = self._searcher(timer, nominal_planner(self.info, self.cores), time_s)
             search.sweep(chosen)
         self.table = Table(search.rows)
@@ -184,7 +199,7 @@ class Task:
         return choice
 
     def _shrink(self, plan_for: Planner) -> Choice | None:
-        with Stopwatch(self.info, self._most_bytes) as timer:
+        with self._stopwatch() as timer:
             search = self._searcher(timer, plan_for)
             candidate = search.largest_that_fits()
         if not self.is_disturbed:
@@ -236,17 +251,19 @@ class Task:
                 return False
             return self.budget_bytes is None or option.job_bytes <= self.budget_bytes
 
-        return Search(self.choices, timer, self.useful, fits, rows=self.table.rows, time_s=time_s)
+        # Others would have their part in the races, and win some of them.
+        rows = {c: row for c, row in self.table.rows.items() if self._may_be(c)}
+        return Search(self.choices, timer, self.useful, fits, rows=rows, time_s=time_s)
+
+    def _stopwatch(self) -> Stopwatch:
+        budget_bytes = 2**62 if self.budget_bytes is None else self.budget_bytes
+        return Stopwatch(self.info, budget_bytes, self._original_path)
 
     def _may_be(self, candidate: Candidate) -> bool:
         return as_asked(candidate, self.settings, self.devices)
 
-    @property
-    def _most_bytes(self) -> int:
-        return 2**62 if self.budget_bytes is None else self.budget_bytes
-
     def _keep(self, rows: Rows, searches: dict[str, int | None]) -> None:
-        self.table = Table(rows, self.table.searches | searches)
+        self.table = Table(self.table.rows | rows, self.table.searches | searches)
         save_table(self._name, self.table)
 
 

@@ -69,22 +69,29 @@ class TuneReport:
 
 
 def tune_model(
-    info: ModelInfo, settings: Settings, device: str, cores: int, *, sweep: bool = False
+    info: ModelInfo,
+    settings: Settings,
+    device: str,
+    cores: int,
+    original_path: str,
+    *,
+    sweep: bool = False,
 ) -> TuneReport:
     """Measure what runs a model best, whatever was measured before, and keep it for later jobs.
 
     Args:
-        info: the model, probed.
+        info: the model, probed, with the file for the plain processor.
         settings: device, memory, and what else is fixed.
         device: resolved.
         cores: processor cores there are.
+        original_path: the file for other devices.
         sweep: then measure everything else too.
 
     Raises:
         SpaceError: nothing fits into the memory.
         RunError: the model cannot be measured.
     """
-    task = Task(info, settings, devices_to_try(settings, device), cores)
+    task = Task(info, settings, devices_to_try(settings, device), cores, original_path)
     plan_for = nominal_planner(info, cores)
     task.search(anew=True)
     choice = task.choose(plan_for)

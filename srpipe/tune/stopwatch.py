@@ -39,14 +39,16 @@ _ENVIRONMENT = {
 class Stopwatch:
     """Runs candidates; a context manager that leaves no process behind."""
 
-    def __init__(self, info: ModelInfo, most_bytes: int) -> None:
+    def __init__(self, info: ModelInfo, most_bytes: int, other_path: str = "") -> None:
         """Prepare to time a model.
 
         Args:
             info: the model.
             most_bytes: what all sessions that are kept ready may take together.
+            other_path: the file for all devices but the plain processor; "": the same.
         """
         self._info = info
+        self._other_path = other_path or info.path
         self._most_bytes = most_bytes
         self._processes: list[_Process] = []
         self._loaded: dict[Candidate, int] = {}
@@ -67,19 +69,19 @@ class Stopwatch:
     def load(self, candidate: Candidate) -> Loaded:
         """Start a candidate's sessions, and run each runner once; see :class:`Timer`."""
         arrangement = candidate.arrangement
+        self._make_room(candidate)
         answers = self._ask(
             arrangement.workers,
             do="load",
             name=str(candidate),
             shape=_shape(candidate),
-            device=arrangement.device,
+            devices=arrangement.device.split(","),
             threads=arrangement.threads,
             runners=arrangement.runners,
         )
         taken = max(int(answer["bytes"]) for answer in answers)
         self._loaded[candidate] = taken * arrangement.workers
-        while sum(self._loaded.values()) > self._most_bytes and len(self._loaded) > 1:
-            self._drop(next(iter(self._loaded)))
+        self._make_room()
         return Loaded(max(float(answer["seconds"]) for answer in answers), taken)
 
     def time_s(self, candidate: Candidate, rounds: int) -> float:
@@ -106,11 +108,22 @@ class Stopwatch:
         (answer,) = self._ask(
             1,
             do="differ",
-            devices=["cpu", arrangement.device],
+            devices=[arrangement.device],
             shape=_shape(Candidate(arrangement, tile, self._info.batch or 1)),
             threads=arrangement.threads,
         )
         return float(answer["levels"]) <= _MAX_LEVELS
+
+    def _make_room(self, candidate: Candidate | None = None) -> None:
+        """Let go of sessions, for one more that takes as much for its pixels as any did."""
+        more_bytes, least = 0.0, 1
+        if candidate is not None and self._loaded:
+            shares = (taken / other.pixels for other, taken in self._loaded.items())
+            more_bytes, least = max(shares) * candidate.pixels, 0
+        while sum(self._loaded.values()) + more_bytes > self._most_bytes:
+            if len(self._loaded) <= least:
+                break
+            self._drop(next(iter(self._loaded)))
 
     def _drop(self, candidate: Candidate) -> None:
         del self._loaded[candidate]
@@ -120,10 +133,12 @@ class Stopwatch:
         """The answers of so many processes, which work at the same time."""
         try:
             while len(self._processes) < workers:
-                self._processes.append(_Process(self._info))
+                self._processes.append(_Process(self._info, self._other_path))
             asked = self._processes[:workers]
-            for process in asked:
-                process.send(request)
+            devices = request.pop("devices", ())
+            for i, process in enumerate(asked):
+                device = {"device": devices[i % len(devices)]} if devices else {}
+                process.send(request | device)
             answers = [process.receive() for process in asked]
         except (OutOfMemoryError, StageError):
             self._end()
@@ -140,10 +155,11 @@ class Stopwatch:
 
 
 class _Process:
-    def __init__(self, info: ModelInfo) -> None:
+    def __init__(self, info: ModelInfo, other_path: str) -> None:
         request = {
             "sys_path": sys.path,
             "path": info.path,
+            "other_path": other_path,
             "input_name": info.input_name,
             "output_name": info.output_name,
             "dtype": info.dtype,

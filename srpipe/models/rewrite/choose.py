@@ -33,8 +33,8 @@ _ROUNDS = 5
 _MAX_CORES = 4
 # A model so large takes seconds even to look through.
 _LARGE_BYTES = 20_000_000
-# A job shorter than this would not earn what measuring costs.
-_WORTHWHILE_S = 20.0
+WORTHWHILE_S = 20.0
+"""Work of less seconds than this would not earn what measuring costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,24 +94,13 @@ class Candidates:
                 yield candidate
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What was found out."""
-
-    best: Candidate | None
-    """The graph with all rewrites that help; None: the original."""
-    final: bool = True
-    """False: to find out would have taken too much of so little work."""
-
-
-def choose_rewrites(info: ModelInfo, megapixels: float) -> Choice:
-    """The rewrites that make a model faster here.
+def choose_rewrites(info: ModelInfo) -> Candidate | None:
+    """The graph with all rewrites that make a model faster here; None: the original.
 
     One after the other is added to those already chosen, if it is measurably faster with it.
 
     Args:
         info: the model, on a CPU.
-        megapixels: work at hand, input pixels.
 
     Raises:
         ModelError: the model cannot be read.
@@ -121,19 +110,17 @@ def choose_rewrites(info: ModelInfo, megapixels: float) -> Choice:
     candidates = Candidates(info)
     matching = [candidate.names[0] for candidate in candidates.single()]
     if not matching:
-        return Choice(None)
-    tile = trial_tile(info)
-    if _work_s(info, tile, megapixels) < _WORTHWHILE_S:
-        return Choice(None, final=False)
+        return None
     if info.file_bytes <= _LARGE_BYTES:
         _say(info)
+    tile = trial_tile(info)
     best: Candidate | None = None
     for name in matching:
         chosen = () if best is None else best.names
         candidate = candidates.make((*chosen, name))
         if candidate is not None and gain(info, candidate, best, tile) >= LEAST_GAIN:
             best = candidate
-    return Choice(best)
+    return best
 
 
 def _say(info: ModelInfo) -> None:
@@ -167,8 +154,13 @@ def _cores() -> int:
     return min(available_cores(), _MAX_CORES)
 
 
-def _work_s(info: ModelInfo, tile: Tensor, megapixels: float) -> float:
-    """Seconds that the original takes for so many pixels, about."""
+def work_s(info: ModelInfo, megapixels: float) -> float:
+    """Seconds that the original takes for so many megapixels of input, about.
+
+    Raises:
+        ModelError, InferenceError: it cannot be run.
+    """
+    tile = trial_tile(info)
     session = Session(info.path, "cpu", 0)
     times = []
     for _ in range(2):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from srpipe.errors import InferenceError, ModelError
@@ -46,20 +47,28 @@ def find_graph(info: ModelInfo, megapixels: float) -> Rewritten:
     """
     if info.dtype != "float32":
         return AS_IT_IS
-    kept = _parse(read_cached_json(_KIND, _key(info)))
-    if kept is not None or not megapixels:
-        return kept or AS_IT_IS
-    from srpipe.models.rewrite.choose import choose_rewrites  # imports onnx
+    record = read_cached_json(_KIND, _key(info))
+    kept = _parse(record)
+    if kept is not None and _can_be_had(info.path, kept):
+        return kept
+    if not megapixels:
+        return AS_IT_IS
+    from srpipe.models.rewrite.choose import WORTHWHILE_S, choose_rewrites, work_s  # imports onnx
 
     try:
-        choice = choose_rewrites(info, megapixels)
+        # Small jobs add up until they would have been worth it.
+        total_s = work_s(info, megapixels) + _earlier_s(record)
+        if total_s < WORTHWHILE_S:
+            write_cached_json(_KIND, _key(info), {"earlier_s": total_s})
+            return AS_IT_IS
+        best = choose_rewrites(info)
     except (ModelError, InferenceError) as error:
         logger.info("The graph of %s is left as it is: %s", info.path, error)
         return AS_IT_IS
     # The file is read once more than when it was probed: what is kept must be of the same content.
-    if not choice.final or hash_model(info.path) != info.sha256:
+    if hash_model(info.path) != info.sha256:
         return AS_IT_IS
-    found, best = AS_IT_IS, choice.best
+    found = AS_IT_IS
     if best is not None:
         found = Rewritten(best.names, hashlib.sha256(best.content).hexdigest())
         write_cached(_KIND, f"{found.sha256}.onnx", best.content)
@@ -79,14 +88,8 @@ def read_graph(path: str, wanted: Rewritten) -> bytes:
         InferenceError: what the rewrites make now is another graph.
         ModelError: the original cannot be read.
     """
-    folder = cache_folder(_KIND)
-    if folder is not None:
-        try:
-            content = (folder / f"{wanted.sha256}.onnx").read_bytes()
-        except OSError:
-            content = b""
-        if hashlib.sha256(content).hexdigest() == wanted.sha256:
-            return content
+    if kept := _kept_file(wanted):
+        return kept[1]
     from srpipe.models.graph import load_graph  # imports onnx
     from srpipe.models.rewrite.apply import rewrite_graph
 
@@ -102,11 +105,40 @@ def read_graph(path: str, wanted: Rewritten) -> bytes:
 
 def graph_info(info: ModelInfo, wanted: Rewritten) -> ModelInfo:
     """The model as if the rewritten graph were its file; unchanged where that is not kept."""
+    kept = _kept_file(wanted) if wanted.rewrites else None
+    return replace(info, path=str(kept[0]), sha256=wanted.sha256) if kept else info
+
+
+def _kept_file(wanted: Rewritten) -> tuple[Path, bytes] | None:
+    """A rewritten graph's file and its content; None where that is not kept, or damaged."""
     folder = cache_folder(_KIND)
-    path = folder / f"{wanted.sha256}.onnx" if folder and wanted.rewrites else None
-    if path is None or not path.is_file():
-        return info
-    return replace(info, path=str(path), sha256=wanted.sha256)
+    if folder is None:
+        return None
+    path = folder / f"{wanted.sha256}.onnx"
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return (path, content) if hashlib.sha256(content).hexdigest() == wanted.sha256 else None
+
+
+def _can_be_had(path: str, wanted: Rewritten) -> bool:
+    """Whether a rewritten graph is kept, or can be made again as it was."""
+    if not wanted.rewrites:
+        return True
+    try:
+        read_graph(path, wanted)
+    except (ModelError, InferenceError):
+        return False
+    return True
+
+
+def _earlier_s(record: Any) -> float:
+    """What jobs took that were too small to find anything out for."""
+    try:
+        return max(float(record["earlier_s"]), 0.0)
+    except (TypeError, KeyError, ValueError):
+        return 0.0
 
 
 def _key(info: ModelInfo) -> str:

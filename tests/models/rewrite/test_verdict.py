@@ -14,7 +14,7 @@ import pytest
 from srpipe.errors import InferenceError
 from srpipe.io.model_probe import probe_model
 from srpipe.models.rewrite import choose
-from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, read_graph
+from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info, read_graph
 from srpipe.plan.model_info import ModelInfo
 from tests.models.rewrite.test_prelu import prelu_net
 from tests.onnx_models import conv_model
@@ -56,8 +56,33 @@ def test_it_is_found_out_once_and_said(
 
 def test_nothing_is_found_out_for_little_work(info: ModelInfo, own_cache: Path) -> None:
     assert find_graph(info, 0) == AS_IT_IS
-    assert find_graph(info, 0.01) == AS_IT_IS
     assert not own_cache.exists() or not list(own_cache.iterdir())
+    assert find_graph(info, 0.01) == AS_IT_IS
+    assert [path.suffix for path in own_cache.iterdir()] == [".json"]
+
+
+def test_little_work_adds_up(info: ModelInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "work_s", lambda *_: 0.4 * choose.WORTHWHILE_S)
+    found = [find_graph(info, 0.01).rewrites for _ in range(4)]
+    assert found == [(), (), ("prelu",), ("prelu",)]
+
+
+def test_a_verdict_whose_graph_cannot_be_had_is_found_out_again(
+    info: ModelInfo, own_cache: Path
+) -> None:
+    found = find_graph(info, A_LOT_MP)
+    (verdict,) = own_cache.glob("*.json")
+    verdict.write_text(json.dumps({"rewrites": ["prelu"], "sha256": "0" * 64}))
+    assert find_graph(info, 0) == AS_IT_IS
+    assert find_graph(info, A_LOT_MP) == found
+
+
+def test_a_damaged_graph_is_not_taken_for_the_models_file(info: ModelInfo, own_cache: Path) -> None:
+    found = find_graph(info, A_LOT_MP)
+    (graph,) = own_cache.glob("*.onnx")
+    assert graph_info(info, found).path == str(graph)
+    graph.write_bytes(graph.read_bytes()[:-1])
+    assert graph_info(info, found) == info
 
 
 def test_that_nothing_is_gained_is_kept_too(
