@@ -120,7 +120,10 @@ def list_choices(
             threads = settings.threads or max(1, cores // workers)
             runners = settings.runners or 1
             arrangements.append(Arrangement(device, workers, runners, max(1, threads // runners)))
-    return Choices(tuple(dict.fromkeys(arrangements)), tiles, base, batches)
+    # The usual one, then other devices: should time run out, much is known already.
+    first, *others = dict.fromkeys(arrangements)
+    others.sort(key=lambda arrangement: arrangement.device == first.device)
+    return Choices((first, *others), tiles, base, batches)
 
 
 def _aligned(info: ModelInfo, base_px: int) -> Iterator[int]:
