@@ -1,0 +1,1 @@
+"""The API reference, as Markdown, from what the docstrings say."""
