@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from srpipe.api import enhance
+    from srpipe.arrays import enhance_array
     from srpipe.enhancer import Enhancer
     from srpipe.errors import (
         CoverageError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from srpipe.io.job_status import JobStatus, read_job_status
     from srpipe.io.model_probe import probe_model
     from srpipe.io.source import read_image_info
+    from srpipe.jobs import Job, start
     from srpipe.models.convert import Conversion, convert_model
     from srpipe.models.quantize import QuantizeReport, quantize_model
     from srpipe.models.zoo import bundled_models
@@ -51,6 +53,7 @@ __all__ = [
     "InferenceError",
     "InputError",
     "Interrupted",
+    "Job",
     "JobError",
     "JobStatus",
     "ModelError",
@@ -73,10 +76,12 @@ __all__ = [
     "bundled_models",
     "convert_model",
     "enhance",
+    "enhance_array",
     "probe_model",
     "quantize_model",
     "read_image_info",
     "read_job_status",
+    "start",
 ]
 
 _HOMES = {
@@ -88,6 +93,7 @@ _HOMES = {
     "InferenceError": "srpipe.errors",
     "InputError": "srpipe.errors",
     "Interrupted": "srpipe.errors",
+    "Job": "srpipe.jobs",
     "JobError": "srpipe.errors",
     "JobStatus": "srpipe.io.job_status",
     "ModelError": "srpipe.errors",
@@ -110,10 +116,12 @@ _HOMES = {
     "bundled_models": "srpipe.models.zoo",
     "convert_model": "srpipe.models.convert",
     "enhance": "srpipe.api",
+    "enhance_array": "srpipe.arrays",
     "probe_model": "srpipe.io.model_probe",
     "quantize_model": "srpipe.models.quantize",
     "read_image_info": "srpipe.io.source",
     "read_job_status": "srpipe.io.job_status",
+    "start": "srpipe.jobs",
 }
 
 

@@ -8,14 +8,18 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 from types import TracebackType
 from typing import Any
 
+import numpy.typing as npt
+
 from srpipe.api import PathLike, prepare, run_job, start_model
+from srpipe.arrays import through_files
 from srpipe.errors import SettingsError, SrpipeError
 from srpipe.io.processor import available_cores
+from srpipe.jobs import Job
 from srpipe.runtime.events import ProgressCallback, Report
 from srpipe.runtime.warm import Warm
 from srpipe.settings import DEFAULT_MODEL, Settings
@@ -32,9 +36,10 @@ Outcome = tuple[PathLike, PathLike, Report | SrpipeError]
 class Enhancer:
     """Enhances images one after the other, or several at once, with a model that stays loaded.
 
-    ``settings`` are what every image starts from: a frozen value that can be pickled. Safe to call from
-    several threads: images then run side by side and share the cores; ``memory_bytes`` is what each may
-    take. One that fails leaves it usable. Nothing is measured: what ``srpipe tune`` found is used.
+    ``settings`` are what every image starts from; it can be pickled, and travels as them. Safe to call
+    from several threads: images then run side by side and share the cores; ``memory_bytes`` is what
+    each may take. One that fails leaves it usable. What ``srpipe tune`` found is used; nothing else is
+    measured.
     A model file that changes meanwhile is an error, once a session has to be loaded again. Images of
     many tiles are carried out by processes of their own, as :func:`srpipe.enhance` does, which load the
     model themselves; one such image at a time has the machine.
@@ -58,6 +63,10 @@ class Enhancer:
         """Images, by the thread that enhances them."""
         self._changed = threading.Condition()
         self._closed = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its settings: what arrives is another Enhancer, which loads the model itself."""
+        return _from_settings, (self.settings,)
 
     def enhance(
         self,
@@ -90,6 +99,24 @@ class Enhancer:
         with self._taking_part(stop):
             plan = prepare(os.fspath(src), os.fspath(dst), settings, self._started)
             return run_job(plan, progress, begin_s, stop, self._warm)
+
+    def enhance_array(self, array: npt.ArrayLike, **changes: Any) -> npt.NDArray[Any]:
+        """Enhance an array of pixels; see :func:`srpipe.enhance_array`."""
+        return through_files(array, self.enhance, changes)
+
+    def start(self, src: PathLike, dst: PathLike, **changes: Any) -> Job:
+        """Enhance one image file in a thread of its own; see :class:`srpipe.Job`.
+
+        Args:
+            src: the input.
+            dst: the output.
+            changes: as for :meth:`enhance`.
+        """
+
+        def run(progress: ProgressCallback, stop: StopRequest) -> Report:
+            return self.enhance(src, dst, progress=progress, stop=stop, **changes)
+
+        return Job(run, f"srpipe-job-{os.path.basename(os.fspath(dst))}")
 
     def map(
         self,
@@ -184,3 +211,7 @@ class Enhancer:
                     if not stop.times:
                         stop.request()
         self.close()
+
+
+def _from_settings(settings: Settings) -> Enhancer:
+    return Enhancer(**{field.name: getattr(settings, field.name) for field in fields(settings)})

@@ -1,0 +1,116 @@
+"""A job that runs by itself: it is iterated for its progress, cancelled, and asked for its report."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+from srpipe.api import PathLike, enhance
+from srpipe.runtime.events import ProgressCallback, ProgressEvent, Report
+from srpipe.stop import StopRequest
+
+Run = Callable[[ProgressCallback, StopRequest], Report]
+
+
+class Job:
+    """One image under way in a thread of its own; :func:`start` and :meth:`Enhancer.start` make them.
+
+    Iterating it, with ``for`` or ``async for``, yields its progress events to the end, which may be an
+    error that :meth:`result` raises. As a context manager it does not outlive its block: what is not
+    done then is cancelled. One that was cancelled goes on from its last checkpoint when started again.
+    """
+
+    def __init__(self, run: Run, name: str) -> None:
+        """Start a job.
+
+        Args:
+            run: carries it out; called in a thread.
+            name: of the thread.
+        """
+        self._run = run
+        self._stop = StopRequest()
+        self._events: queue.SimpleQueue[ProgressEvent | None] = queue.SimpleQueue()
+        self._outcome: Report | BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            self._outcome = self._run(self._events.put, self._stop)
+        except BaseException as error:  # result() raises it
+            self._outcome = error
+        finally:
+            self._events.put(None)
+
+    def __iter__(self) -> Iterator[ProgressEvent]:
+        """Progress events as they come, to the end of the job; each is given once."""
+        while (event := self._next_event()) is not None:
+            yield event
+
+    async def __aiter__(self) -> AsyncIterator[ProgressEvent]:
+        """The same, for asyncio."""
+        while (event := await asyncio.to_thread(self._next_event)) is not None:
+            yield event
+
+    def _next_event(self) -> ProgressEvent | None:
+        event = self._events.get()
+        if event is None:
+            self._events.put(None)  # for whoever asks again
+        return event
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return not self._thread.is_alive()
+
+    def cancel(self) -> None:
+        """Ask it to stop, once tiles in flight are finished and saved; to ask again changes nothing."""
+        if not self._stop.times:
+            self._stop.request()
+
+    def result(self) -> Report:
+        """Wait for the end.
+
+        Raises:
+            SrpipeError: as :func:`srpipe.enhance`; Interrupted where it was cancelled.
+        """
+        self._thread.join()
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
+
+    def __enter__(self) -> Job:
+        """The job itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Cancel it, if it is not done, and wait."""
+        if not self.done:
+            self.cancel()
+        self._thread.join()
+
+
+def start(src: PathLike, dst: PathLike, **settings: Any) -> Job:
+    """Enhance one image file in a thread of its own.
+
+    Args:
+        src: the input.
+        dst: the output.
+        settings: as :func:`srpipe.enhance` takes them, but for ``progress`` and ``stop``.
+    """
+
+    def run(progress: ProgressCallback, stop: StopRequest) -> Report:
+        return enhance(src, dst, progress=progress, stop=stop, **settings)
+
+    return Job(run, f"srpipe-job-{os.path.basename(os.fspath(dst))}")
