@@ -29,10 +29,12 @@ if TYPE_CHECKING:
         StageError,
         WriteError,
     )
+    from srpipe.folders import enhance_folder
     from srpipe.io.job_status import JobStatus, read_job_status
     from srpipe.io.model_probe import probe_model
     from srpipe.io.source import read_image_info
     from srpipe.jobs import Job, start
+    from srpipe.manifest import FileOutcome
     from srpipe.models.convert import Conversion, convert_model
     from srpipe.models.quantize import QuantizeReport, quantize_model
     from srpipe.models.zoo import bundled_models
@@ -49,6 +51,7 @@ __all__ = [
     "CoverageError",
     "DeviceError",
     "Enhancer",
+    "FileOutcome",
     "ImageInfo",
     "InferenceError",
     "InputError",
@@ -77,6 +80,7 @@ __all__ = [
     "convert_model",
     "enhance",
     "enhance_array",
+    "enhance_folder",
     "probe_model",
     "quantize_model",
     "read_image_info",
@@ -89,6 +93,7 @@ _HOMES = {
     "CoverageError": "srpipe.errors",
     "DeviceError": "srpipe.errors",
     "Enhancer": "srpipe.enhancer",
+    "FileOutcome": "srpipe.manifest",
     "ImageInfo": "srpipe.plan.image_info",
     "InferenceError": "srpipe.errors",
     "InputError": "srpipe.errors",
@@ -117,6 +122,7 @@ _HOMES = {
     "convert_model": "srpipe.models.convert",
     "enhance": "srpipe.api",
     "enhance_array": "srpipe.arrays",
+    "enhance_folder": "srpipe.folders",
     "probe_model": "srpipe.io.model_probe",
     "quantize_model": "srpipe.models.quantize",
     "read_image_info": "srpipe.io.source",

@@ -315,7 +315,7 @@ def run_job(
 def _run_in_folder(
     plan: Plan, progress: ProgressCallback | None, begin_s: float, stop: StopRequest, warm: Warm
 ) -> Report:
-    folder = JobFolder(plan, fingerprint(plan, _software_versions()))
+    folder = JobFolder(plan, fingerprint(plan, software_versions()))
     monitor = Monitor(plan, progress, begin_s)
     try:
         at = folder.prepare()
@@ -369,7 +369,7 @@ def _add_how_to_go_on(error: SrpipeError, plan: Plan, tiles: int) -> None:
 
 
 @functools.cache
-def _software_versions() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
     """Versions of everything whose arithmetic decides the bytes of a result."""
     versions = {
         "srpipe": __version__,

@@ -7,9 +7,8 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import fields, replace
-from itertools import islice
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from srpipe.api import PathLike, prepare, run_job, start_model
 from srpipe.arrays import through_files
+from srpipe.at_once import run_at_once
 from srpipe.errors import SettingsError, SrpipeError
 from srpipe.io.processor import available_cores
 from srpipe.jobs import Job
@@ -31,6 +31,19 @@ _WAIT_S = 0.5
 _CORES_PER_IMAGE = 8
 
 Outcome = tuple[PathLike, PathLike, Report | SrpipeError]
+
+
+def images_at_once(wanted: int | None) -> int:
+    """How many images are under way; None: two, and one more for every eight cores.
+
+    Raises:
+        SettingsError: less than one.
+    """
+    if wanted is None:
+        return 2 + available_cores() // _CORES_PER_IMAGE
+    if wanted < 1:
+        raise SettingsError(f"at_once is {wanted}: it must be 1 image or more.")
+    return wanted
 
 
 class Enhancer:
@@ -57,7 +70,7 @@ class Enhancer:
             ModelError, DeviceError: the model cannot be used.
         """
         self.settings = Settings(model=os.fspath(model), **settings)
-        self._started = start_model(self.settings)
+        self._started = self.device, self.model = start_model(self.settings)
         self._warm = Warm()
         self._under_way: list[tuple[int, StopRequest]] = []
         """Images, by the thread that enhances them."""
@@ -136,11 +149,7 @@ class Enhancer:
             ``(src, dst, report)`` as they are done, with an error in the report's place where an
             image failed. Where the iterator is given up, images under way stop.
         """
-        if at_once is None:
-            at_once = 2 + available_cores() // _CORES_PER_IMAGE
-        if at_once < 1:
-            raise SettingsError(f"at_once is {at_once}: it must be 1 image or more.")
-        return self._map(iter(pairs), at_once, changes)
+        return self._map(iter(pairs), images_at_once(at_once), changes)
 
     def _map(
         self, pairs: Iterator[tuple[PathLike, PathLike]], at_once: int, changes: dict[str, Any]
@@ -153,21 +162,7 @@ class Enhancer:
             except SrpipeError as error:
                 return src, dst, error
 
-        futures: set[Future[Outcome]] = set()
-        with ThreadPoolExecutor(at_once, "srpipe-image") as pool:
-            try:
-                while True:
-                    new = islice(pairs, at_once - len(futures))
-                    futures |= {pool.submit(run, src, dst) for src, dst in new}
-                    if not futures:
-                        return
-                    done, _ = wait(futures, _WAIT_S, FIRST_COMPLETED)
-                    for future in done:
-                        futures.remove(future)
-                        yield future.result()
-            finally:
-                if not stop.times:
-                    stop.request()
+        yield from run_at_once((partial(run, *pair) for pair in pairs), at_once, stop)
 
     def close(self) -> None:
         """Take no more images, wait for those of other threads, and let go of the model."""

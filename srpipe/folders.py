@@ -1,0 +1,239 @@
+"""Whole folders: what is done is passed over, what fails holds nobody up, all is written down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from srpipe.api import PathLike, software_versions
+from srpipe.at_once import run_at_once
+from srpipe.enhancer import Enhancer, images_at_once
+from srpipe.errors import InputError, Interrupted, OutputError, SettingsError, SrpipeError
+from srpipe.io.identity import identify_file
+from srpipe.manifest import FileOutcome, Manifest, written
+from srpipe.settings import DEFAULT_MODEL
+from srpipe.stop import StopRequest
+
+MANIFEST_FILE = "srpipe-manifest.jsonl"
+DEFAULT_NAME = "{stem}{suffix}"
+_IMAGE_SUFFIXES = {
+    ".avif", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+# What decides no byte of an output.
+_FREE = ("workers", "threads", "runners", "memory_bytes", "job_dir", "overwrite", "engine", "fresh",
+         "checkpoint_every_s")  # fmt: skip
+
+OnOutcome = Callable[[FileOutcome], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An input and its output."""
+
+    src: Path
+    dst: Path
+
+
+def find_pairs(
+    src_dir: PathLike, dst_dir: PathLike, *, globs: Sequence[str] = (), name: str = DEFAULT_NAME
+) -> list[Pair]:
+    """The images of a folder and what they become, sorted.
+
+    Args:
+        src_dir: searched with all its folders, but for jobs' own and ``dst_dir``.
+        dst_dir: where outputs go, in the same folders.
+        globs: which files, as :meth:`pathlib.Path.glob` takes them; none: all with an image's ending.
+        name: an output's name, of ``{stem}``, ``{suffix}`` and ``{name}`` (both) of the input.
+
+    Raises:
+        InputError: ``src_dir`` is no folder.
+        SettingsError: two inputs would become the same output, or ``name`` makes no sense.
+    """
+    root, target = Path(src_dir), Path(dst_dir)
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder: name one that is there.")
+    found = {path for pattern in globs or ("**/*",) for path in root.glob(pattern)}
+    # Outputs that lie among the inputs are none.
+    outputs = target.resolve() if root.resolve() in target.resolve().parents else None
+    files = [
+        path
+        for path in sorted(found)
+        if path.is_file()
+        and (globs or path.suffix.lower() in _IMAGE_SUFFIXES)
+        and not any(part.endswith(".srpipe") for part in path.relative_to(root).parts)
+        and outputs not in path.resolve().parents
+    ]
+    return _pairs(files, [target / path.relative_to(root).parent for path in files], name)
+
+
+def list_pairs(
+    files: Iterable[PathLike], dst_dir: PathLike, *, name: str = DEFAULT_NAME
+) -> list[Pair]:
+    """Named images and what they become, all in one folder.
+
+    Raises:
+        SettingsError: as :func:`find_pairs`.
+    """
+    paths = [Path(file) for file in files]
+    return _pairs(paths, [Path(dst_dir)] * len(paths), name)
+
+
+def _pairs(files: list[Path], folders: list[Path], name: str) -> list[Pair]:
+    by_output: dict[Path, Path] = {}
+    for file, folder in zip(files, folders, strict=True):
+        try:
+            output = folder / name.format(stem=file.stem, suffix=file.suffix, name=file.name)
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise SettingsError(
+                f"the name {name!r} makes no sense: use {{stem}}, {{suffix}} and {{name}}, as in "
+                "'{stem}-x2.tif'."
+            ) from None
+        if output.resolve() == file.resolve():
+            raise OutputError(f"{file} would become itself: choose another folder or name.")
+        if output in by_output:
+            raise SettingsError(
+                f"{by_output[output]} and {file} would both become {output}: keep their endings "
+                "apart, as with the name '{name}.tif'."
+            )
+        by_output[output] = file
+    return [Pair(src, dst) for dst, src in by_output.items()]
+
+
+def enhance_folder(
+    src_dir: PathLike,
+    dst_dir: PathLike,
+    *,
+    globs: Sequence[str] = (),
+    name: str = DEFAULT_NAME,
+    at_once: int | None = None,
+    manifest: PathLike | None = None,
+    stop: StopRequest | None = None,
+    model: PathLike = DEFAULT_MODEL,
+    **settings: Any,
+) -> Iterator[FileOutcome]:
+    """Enhance the images of a folder, a few at once, with a model that stays loaded.
+
+    Called again, it passes over what is done: an output that is still the file that was written, from
+    an input of the same content, by the same settings, model and software. One that was made by another
+    request is replaced; a file that is nobody's is not, unless ``overwrite`` says so. What
+    was interrupted goes on from its last checkpoint.
+
+    Args:
+        src_dir: the inputs' folder.
+        dst_dir: the outputs'; made where it is not there.
+        globs, name: see :func:`find_pairs`.
+        at_once: images under way; None: two, and one more for every eight cores.
+        manifest: where outcomes are written down; None: ``dst_dir/srpipe-manifest.jsonl``.
+        stop: lets a signal handler or another thread ask it to stop.
+        model: a bundled model's name, or the path of an .onnx file.
+        settings: as :func:`srpipe.enhance` takes them.
+
+    Yields:
+        What became of each file, as it is known; an image that fails does not end the others.
+
+    Raises:
+        RequestError: nothing was begun: a folder, a name, the model or a setting is wrong.
+    """
+    pairs = find_pairs(src_dir, dst_dir, globs=globs, name=name)
+    return enhance_pairs(
+        pairs, dst_dir, at_once=at_once, manifest=manifest, stop=stop, model=model, **settings
+    )
+
+
+def enhance_pairs(
+    pairs: Sequence[Pair],
+    dst_dir: PathLike,
+    *,
+    at_once: int | None = None,
+    manifest: PathLike | None = None,
+    stop: StopRequest | None = None,
+    model: PathLike = DEFAULT_MODEL,
+    **settings: Any,
+) -> Iterator[FileOutcome]:
+    """Enhance images, as :func:`enhance_folder` does.
+
+    Args:
+        pairs: inputs and outputs.
+        dst_dir: the manifest's folder, where it has no place of its own.
+        at_once, manifest, stop, model, settings: see :func:`enhance_folder`.
+    """
+    if settings.get("job_dir") is not None:
+        raise SettingsError("job_dir is for one image: leave it out for a folder.")
+    at_once = images_at_once(at_once)
+    try:
+        os.makedirs(dst_dir, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {dst_dir} cannot be made ({error.strerror}).") from None
+    log = Manifest(Path(manifest) if manifest is not None else Path(dst_dir, MANIFEST_FILE))
+    return _run(pairs, Enhancer(model, **settings), log, at_once, stop or StopRequest())
+
+
+def _run(
+    pairs: Sequence[Pair], enhancer: Enhancer, manifest: Manifest, at_once: int, stop: StopRequest
+) -> Iterator[FileOutcome]:
+    lock = threading.Lock()
+
+    def run(pair: Pair) -> FileOutcome:
+        outcome = _enhance(pair, enhancer, manifest, stop)
+        if outcome.status != "skipped":
+            with lock:
+                manifest.add(outcome)
+        return outcome
+
+    with enhancer:
+        yield from run_at_once((partial(run, pair) for pair in pairs), at_once, stop)
+
+
+def _enhance(pair: Pair, enhancer: Enhancer, manifest: Manifest, stop: StopRequest) -> FileOutcome:
+    begin_s = time.monotonic()
+    file, output = os.fspath(pair.src.absolute()), os.fspath(pair.dst.absolute())
+    request, error = "", None
+    try:
+        request = _request(file, enhancer)
+        ours = manifest.request_of(output)
+        if ours == request:
+            return FileOutcome(
+                file=file, output=output, status="skipped", seconds=0.0, request=request
+            )
+        os.makedirs(pair.dst.parent, exist_ok=True)
+        overwrite = enhancer.settings.overwrite or ours is not None
+        enhancer.enhance(file, output, stop=stop, overwrite=overwrite)
+        status = "done"
+    except Interrupted as problem:
+        status, error = "interrupted", str(problem)
+    except (SrpipeError, OSError) as problem:
+        status, error = "failed", str(problem)
+    return FileOutcome(
+        file=file,
+        output=output,
+        status=status,  # type: ignore[arg-type]
+        seconds=round(time.monotonic() - begin_s, 3),
+        error=error,
+        request=request,
+        written=written(output) if status == "done" else None,
+    )
+
+
+def _request(file: str, enhancer: Enhancer) -> str:
+    """Digest of all that decides an output's bytes, but for its place.
+
+    Raises:
+        OSError: the input cannot be read.
+    """
+    settings = {k: v for k, v in asdict(enhancer.settings).items() if k not in _FREE}
+    facts = {
+        "input": asdict(identify_file(file)),
+        "model": enhancer.model.sha256,
+        "device": enhancer.device,
+        "settings": settings,
+        "software": software_versions(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

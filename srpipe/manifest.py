@@ -1,0 +1,104 @@
+"""What became of each file of a folder: a line of JSON each, appended when it is known."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from srpipe.errors import OutputError
+
+Status = Literal["done", "skipped", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileOutcome:
+    """What became of one file."""
+
+    file: str
+    output: str
+    status: Status
+    """``skipped``: its output was there, made of the same content by the same request."""
+    seconds: float
+    error: str | None = None
+    request: str = ""
+    """Digest of all that decides the output's bytes."""
+    written: tuple[int, int] | None = None
+    """Bytes and time of change, nanoseconds, of the output when it was done."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields as plain values, for JSON."""
+        return asdict(self)
+
+
+def written(path: str | Path) -> tuple[int, int] | None:
+    """What tells an output from another one; None where there is none."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+class Manifest:
+    """A file of outcomes; the last line of an output counts."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there; lines that make no sense, as a crash may leave one, are passed over.
+
+        Raises:
+            OutputError: it cannot be read, or not be written.
+        """
+        self.path = path
+        self._done: dict[str, tuple[str, tuple[int, int]]] = {}
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            with os.fdopen(descriptor, "rb") as file:
+                content = file.read()
+        except OSError as error:
+            raise OutputError(
+                f"the manifest {path} cannot be written ({error.strerror}): check the folder, or name "
+                "another place with --manifest."
+            ) from None
+        self._torn = bool(content) and not content.endswith(b"\n")
+        for line in content.splitlines():
+            self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            record = json.loads(line)
+            output, request = str(record["output"]), str(record["request"])
+            if record["status"] == "done":
+                size_bytes, modified_ns = map(int, record["written"])
+                self._done[output] = request, (size_bytes, modified_ns)
+        except (ValueError, TypeError, KeyError):
+            return
+
+    def request_of(self, output: str) -> str | None:
+        """The request that made the file that is at ``output``; None where it is none of ours."""
+        request, then = self._done.get(output, ("", None))
+        return request if then is not None and written(output) == then else None
+
+    def add(self, outcome: FileOutcome) -> None:
+        """Append a line.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        line = json.dumps(outcome.as_dict()).encode() + b"\n"
+        try:
+            descriptor = os.open(
+                self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
+            )
+            try:
+                os.write(descriptor, b"\n" * self._torn + line)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise OutputError(
+                f"the manifest {self.path} cannot be written ({error.strerror})."
+            ) from None
+        self._torn = False
+        self._take(line)

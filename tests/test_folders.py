@@ -1,0 +1,195 @@
+"""Folders: what is done is passed over, what changed is done again, what fails holds nobody up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import srpipe
+from srpipe.folders import MANIFEST_FILE, Pair, find_pairs, list_pairs
+from srpipe.manifest import FileOutcome
+from tests.conftest import photograph_pixels, write_pixels
+from tests.onnx_models import conv_model
+from tests.processes import wait_until
+
+SETTINGS = {"tile_size": 48, "overlap": 8}
+FILES = ("a.tif", "b.png", "deep/er/c.tif", "d.tif")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    for k, name in enumerate(FILES):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_pixels(folder / name, photograph_pixels(60 + k, 70))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def run(source: Path, target: Path, model: Path, **changes: object) -> dict[str, FileOutcome]:
+    outcomes = srpipe.enhance_folder(source, target, model=model, **SETTINGS | changes)
+    return {Path(o.file).relative_to(source).as_posix(): o for o in outcomes}
+
+
+def statuses(outcomes: dict[str, FileOutcome]) -> dict[str, str]:
+    return {name: outcome.status for name, outcome in outcomes.items()}
+
+
+def test_all_of_a_folder(source: Path, target: Path, x2_model: Path, tmp_path: Path) -> None:
+    assert statuses(run(source, target, x2_model)) == dict.fromkeys(FILES, "done")
+    for name in FILES:
+        srpipe.enhance(
+            source / name, tmp_path / "one.tif", model=x2_model, overwrite=True, **SETTINGS
+        )
+        if name.endswith(".tif"):
+            assert (target / name).read_bytes() == (tmp_path / "one.tif").read_bytes()
+    lines = [json.loads(line) for line in (target / MANIFEST_FILE).read_text().splitlines()]
+    assert {line["status"] for line in lines} == {"done"}
+    assert {line["file"] for line in lines} == {str(source / name) for name in FILES}
+    assert all(line["seconds"] > 0 and line["error"] is None for line in lines)
+
+
+def test_only_what_changed_is_done_again(source: Path, target: Path, x2_model: Path) -> None:
+    run(source, target, x2_model)
+    assert statuses(run(source, target, x2_model)) == dict.fromkeys(FILES, "skipped")
+    write_pixels(source / "a.tif", photograph_pixels(50, 50))
+    (target / "b.png").unlink()
+    (target / "d.tif").write_bytes((target / "d.tif").read_bytes())  # somebody else's by now
+    outcomes = run(source, target, x2_model)
+    assert statuses(outcomes) == {
+        "a.tif": "done", "b.png": "done", "deep/er/c.tif": "skipped", "d.tif": "failed",
+    }  # fmt: skip
+    assert "exists: choose another name" in str(outcomes["d.tif"].error)
+    assert statuses(run(source, target, x2_model, overwrite=True))["d.tif"] == "done"
+    # How the work is shared out is no other request; how it is blended is.
+    assert set(statuses(run(source, target, x2_model, threads=1)).values()) == {"skipped"}
+    assert set(statuses(run(source, target, x2_model, blend="mean")).values()) == {"done"}
+
+
+def test_another_model_makes_other_pictures(
+    source: Path, target: Path, x2_model: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model.onnx"
+    shutil.copy(x2_model, model)
+    run(source, target, model)
+    conv_model(model, features=3)
+    assert set(statuses(run(source, target, model)).values()) == {"done"}
+
+
+def test_a_bad_file_fails_alone(source: Path, target: Path, x2_model: Path) -> None:
+    (source / "b.png").write_bytes((source / "b.png").read_bytes()[:900])
+    (source / "d.tif").write_bytes(b"II*\0")
+    outcomes = run(source, target, x2_model)
+    assert statuses(outcomes) == {
+        "a.tif": "done", "b.png": "failed", "deep/er/c.tif": "done", "d.tif": "failed",
+    }  # fmt: skip
+    assert "truncated or corrupt" in str(outcomes["b.png"].error)
+    write_pixels(source / "b.png", photograph_pixels(60, 70))
+    write_pixels(source / "d.tif", photograph_pixels(60, 70))
+    again = statuses(run(source, target, x2_model))
+    # What was read before the break is another file's: it says so.
+    assert again == {
+        "a.tif": "skipped", "b.png": again["b.png"], "deep/er/c.tif": "skipped", "d.tif": "done",
+    }  # fmt: skip
+
+
+def test_a_stop_leaves_the_rest(source: Path, target: Path, x2_model: Path) -> None:
+    stop = srpipe.StopRequest()
+    outcomes = []
+    for outcome in srpipe.enhance_folder(
+        source, target, at_once=1, stop=stop, model=x2_model, **SETTINGS
+    ):
+        outcomes.append(outcome)
+        stop.request()
+    assert 1 <= len(outcomes) < len(FILES)
+    again = statuses(run(source, target, x2_model))
+    assert sorted(again) == sorted(FILES)
+    assert set(again.values()) == {"done", "skipped"}
+
+
+SCRIPT = """
+import sys, srpipe
+for outcome in srpipe.enhance_folder(sys.argv[1], sys.argv[2], model=sys.argv[3], at_once=1,
+                                     tile_size=48, overlap=8, checkpoint_every_s=0.0):
+    print(outcome.status, flush=True)
+"""
+
+
+def test_killed_and_gone_on_with(source: Path, target: Path, tmp_path: Path) -> None:
+    """Also where the kill has torn the manifest's last line."""
+    model = conv_model(tmp_path / "slow.onnx", layers=8, features=64)
+    write_pixels(source / "deep/er/c.tif", photograph_pixels(300, 300))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, source, target, model], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    wait_until(lambda: list((target / "deep/er").glob("*.srpipe/checkpoint*")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    manifest = target / MANIFEST_FILE
+    with manifest.open("ab") as file:
+        file.write(b'{"file": "a')
+    outcomes = run(source, target, model, checkpoint_every_s=0.0)
+    assert outcomes["a.tif"].status == "skipped"
+    assert set(statuses(outcomes).values()) == {"done", "skipped"}
+    srpipe.enhance(source / "deep/er/c.tif", tmp_path / "c.tif", model=model, **SETTINGS)
+    assert (target / "deep/er/c.tif").read_bytes() == (tmp_path / "c.tif").read_bytes()
+    assert set(statuses(run(source, target, model)).values()) == {"skipped"}
+    assert not list(target.rglob("*.srpipe"))
+
+
+def test_which_files(source: Path, tmp_path: Path) -> None:
+    inside = source / "out"
+    (source / "old.tif.srpipe").mkdir()
+    shutil.copy(source / "a.tif", source / "old.tif.srpipe" / "output.tif")
+    inside.mkdir()
+    shutil.copy(source / "a.tif", inside / "a.tif")
+    found = find_pairs(source, inside)
+    assert [pair.src.relative_to(source).as_posix() for pair in found] == sorted(FILES)
+    assert Pair(source / "deep/er/c.tif", inside / "deep/er/c.tif") in found
+    pairs = find_pairs(source, tmp_path, globs=("*.tif", "notes*"), name="{stem}-x2{suffix}")
+    assert [pair.dst.name for pair in pairs] == ["a-x2.tif", "d-x2.tif", "notes-x2.txt"]
+
+
+@pytest.mark.parametrize("name", ["{nothing}", "{", "{0}", "{stem.x}"])
+def test_names_that_make_no_sense(source: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(srpipe.SettingsError, match="makes no sense"):
+        find_pairs(source, tmp_path, name=name)
+
+
+def test_two_that_would_become_one(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(srpipe.SettingsError, match=r"would both become .*x\.tif"):
+        find_pairs(source, tmp_path, name="x.tif")
+    with pytest.raises(srpipe.SettingsError, match="would both become"):
+        list_pairs([source / "a.tif", source / "deep" / "a.tif"], tmp_path)
+    with pytest.raises(srpipe.OutputError, match="would become itself"):
+        find_pairs(source, source)
+
+
+def test_requests_that_cannot_be_carried_out(source: Path, tmp_path: Path, x2_model: Path) -> None:
+    with pytest.raises(srpipe.InputError, match="is no folder"):
+        srpipe.enhance_folder(source / "a.tif", tmp_path)
+    with pytest.raises(srpipe.SettingsError, match="job_dir is for one image"):
+        srpipe.enhance_folder(source, tmp_path / "out", model=x2_model, job_dir="x")
+    with pytest.raises(srpipe.SettingsError, match="at_once is 0"):
+        srpipe.enhance_folder(source, tmp_path / "out", model=x2_model, at_once=0)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(srpipe.OutputError, match="cannot be made"):
+        srpipe.enhance_folder(source, tmp_path / "file" / "out", model=x2_model)
+    with pytest.raises(srpipe.OutputError, match="manifest"):
+        srpipe.enhance_folder(source, tmp_path / "out", model=x2_model, manifest=source)
+    assert os.listdir(tmp_path / "out") == []
