@@ -201,15 +201,17 @@ class _Level:
 
     def _write_strip(self) -> None:
         top, strip = self.rows_written, self._strip[: self._filled]
-        width = strip.shape[1]
-        for left in range(0, width, self._chunk_px):
+        halves = []
+        for left in range(0, strip.shape[1], self._chunk_px):
             chunk = strip[:, left : left + self._chunk_px]
             place = np.s_[:, top : top + len(chunk), left : left + chunk.shape[1]]
             self._array[place] = chunk.transpose(2, 0, 1)
+            if self.below is not None:
+                halves.append(halve(chunk))
         self.rows_written += self._filled
         self._filled = 0
         if self.below is not None:
-            self.below.add(halve(strip))
+            self.below.add(np.concatenate(halves, axis=1))
 
 
 def halve(pixels: Pixels) -> Pixels:

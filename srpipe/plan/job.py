@@ -12,6 +12,7 @@ from srpipe.plan.geometry import Size, round_up
 from srpipe.plan.grid import Grid, plan_axis
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.memory import (
+    RESIZE_ROW_FACTOR,
     SeamShapes,
     SlotCounts,
     SlotShapes,
@@ -167,7 +168,7 @@ class Plan:
         pixel_bytes = self.image.bands * self.image.sample_bytes
         spare = spare_results(
             self.image.size.width * pixel_bytes,
-            self.canvas_row_bytes,
+            self.writer_row_bytes,
             count(self.slot_shapes.result) * self.model_item_bytes,
             needed=runs + 1,
         )
@@ -215,6 +216,12 @@ class Plan:
     def canvas_row_bytes(self) -> int:
         """Bytes of a row of the memory-mapped pixels."""
         return self.canvas_size.width * self.image.bands * self.written.sample_bytes
+
+    @property
+    def writer_row_bytes(self) -> int:
+        """What the writer holds for each row that a saver keeps."""
+        factor = 1 if self.outscale is None else RESIZE_ROW_FACTOR
+        return factor * self.canvas_row_bytes
 
     def finished_rows_px(self, next_tile: int) -> int:
         """Canvas rows from the top that neither ``next_tile`` nor a later one changes."""
