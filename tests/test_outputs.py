@@ -87,7 +87,7 @@ def _tags(path: Path) -> tuple[int, dict[int, int]]:
         ("compression=lzw,predictor=horizontal", 5),
         ("compression=jpeg,Q=95,tile,pyramid", 7),
         ("compression=jpeg,Q=95,tile,bigtiff", 7),
-        ("compression=none,tile,tile_width=128,tile_height=64", 1),
+        ("compression=none,tile,tile_width=64,tile_height=64", 1),
     ],
 )
 def test_tiff_variants(
@@ -98,7 +98,7 @@ def test_tiff_variants(
     version, tags = _tags(output)
     assert version == (43 if "bigtiff" in options else 42)
     assert tags[259] == compression
-    assert tags.get(322) == (128 if "tile_width" in options else 256 if "tile" in options else None)
+    assert tags.get(322) == (64 if "tile_width" in options else 128 if "tile" in options else None)
     image = pyvips.Image.new_from_file(str(output))
     if "pyramid" in options:
         level = pyvips.Image.new_from_file(str(output), page=1)
@@ -126,29 +126,40 @@ def test_new_formats_hold_the_pixels(
     assert names == {"in.tif", output.name} | beside.get(output.name, set())
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_interrupted_jobs_go_on_to_the_same_bytes_on_every_engine(
-    tmp_path: Path, x2_model: Path, source: Path, name: str
+@pytest.mark.parametrize(
+    ("name", "engine", "changes"),
+    [
+        ("out.dzi", "threads", {}),
+        ("out.zarr", "local", {"outscale": 1.5, "depth": 16}),
+        ("out.raw", "serial", {}),
+        ("out.tif", "threads", {"outscale": 1.5, "depth": 16}),
+    ],
+)
+def test_an_interrupted_job_goes_on_to_the_same_bytes(
+    tmp_path: Path, x2_model: Path, source: Path, name: str, engine: Any, changes: dict[str, Any]
 ) -> None:
-    arguments = ARGUMENTS | {"model": x2_model}
-    calm = tmp_path / "calm"
+    arguments = ARGUMENTS | changes | {"model": x2_model}
+    calm, folder = tmp_path / "calm", tmp_path / "folder"
     calm.mkdir()
+    folder.mkdir()
     srpipe.enhance(source, calm / name, engine="serial", **arguments)
-    expected = content(calm)
-    assert len(expected) > 1
-    for engine in ("serial", "threads", "local"):
-        folder = tmp_path / engine
-        folder.mkdir()
-        watch = StopAt(9)
-        with pytest.raises(srpipe.Interrupted, match="repeat the command to go on"):
-            srpipe.enhance(
-                source, folder / name, engine=engine, progress=watch, stop=watch.stop, **arguments
-            )
-        assert [path.name for path in folder.iterdir()] == [f"{name}.srpipe"]
-        assert not list((folder / f"{name}.srpipe").glob("output*"))
-        srpipe.enhance(source, folder / name, engine=engine, progress=watch, **arguments)
-        assert watch.first_tile >= 9
-        assert content(folder) == expected
+    watch = StopAt(9)
+    with pytest.raises(srpipe.Interrupted, match="repeat the command to go on"):
+        srpipe.enhance(
+            source, folder / name, engine=engine, progress=watch, stop=watch.stop, **arguments
+        )
+    assert [path.name for path in folder.iterdir()] == [f"{name}.srpipe"]
+    assert not list((folder / f"{name}.srpipe").glob("output*"))
+    if changes:
+        for change, message in (
+            ({"outscale": 3}, "resized to: 390x300, now 780x600"),
+            ({"depth": 8}, "depth: uint16, now not recorded"),
+        ):
+            with pytest.raises(srpipe.JobError, match=message):
+                srpipe.enhance(source, folder / name, **(arguments | change))
+    srpipe.enhance(source, folder / name, engine=engine, progress=watch, **arguments)
+    assert watch.first_tile >= 9
+    assert content(folder) == content(calm)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -266,11 +277,9 @@ def _crash_in_put_in_place(after: int, run: Any) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", ["out.dzi", "out.zarr"])
-def test_a_killed_writer_leaves_no_half_of_an_output(
-    tmp_path: Path, x2_model: Path, name: str
-) -> None:
-    pixels = photograph_pixels(788, 1400).repeat(3, axis=0).repeat(2, axis=1)
+def test_a_killed_writer_leaves_no_half_of_an_output(tmp_path: Path, x2_model: Path) -> None:
+    name = "out.dzi"
+    pixels = photograph_pixels(788, 1400).repeat(2, axis=0)
     source = write_pixels(tmp_path / "in.tif", pixels)
     process = start_srpipe(
         "enhance", source, tmp_path / name, "-m", x2_model, "-t", "128", "--progress", "json",
@@ -280,7 +289,7 @@ def test_a_killed_writer_leaves_no_half_of_an_output(
     assert process.stderr is not None
     while True:
         line = process.stderr.readline()
-        if '"running"' in line and json.loads(line)["tiles_done"] > 60:
+        if '"running"' in line and json.loads(line)["tiles_done"] > 20:
             break
     stages["writer"].kill()
     _, err = process.communicate(timeout=20)
@@ -291,34 +300,33 @@ def test_a_killed_writer_leaves_no_half_of_an_output(
 
 
 @needs_mount
-@pytest.mark.parametrize("name", ["out.dzi[suffix=.png]", "out.zarr", "out.raw"])
-def test_a_full_disk_stops_the_job_and_room_lets_it_go_on(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["out.dzi[suffix=.png]", "out.zarr"])
+def test_a_full_disk_stops_the_job_and_room_lets_it_go_on(
+    tmp_path: Path, same: Path, name: str
+) -> None:
     """Noise does not compress: the output outgrows its estimate on the small disk."""
-    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
     source = write_pixels(tmp_path / "in.tif", noise)
-    model = elementwise_model(tmp_path / "same.onnx", "Identity")
-    output = name.partition("[")[0]
+    # Pixels and seams take 1.7 MB; the output is estimated at 1.4 or 1.5 MB, and takes 1.9.
     done = in_own_disk(
         """
-        mkdir "$2"; mount -t tmpfs -o size=4m none "$2"
-        dd if=/dev/zero of="$2/filler" bs=1k count="$5" 2> /dev/null
-        run() { "$0" -m srpipe enhance "$1" "$2" -m "$3" -t 64 --overlap 8; }
-        dd if=/dev/zero of="$2/late" bs=1k count=1 2> /dev/null
+        mkdir "$2"; mount -t tmpfs -o size=3300k none "$2"
+        run() { "$0" -m srpipe enhance "$1" "$2" -m "$3" -t 256 --overlap 8; }
         run "$1" "$2/$4" "$3" && exit 90 || echo "exit $?" >&2
         ls "$2" >&2
-        mount -o remount,size=20m "$2"
+        mount -o remount,size=9m "$2"
         run "$1" "$2/$4" "$3"
-        ls "$2" >&2
+        cp -r "$2" "$5"
         """,
-        source, tmp_path / "disk", model, name,
-        {"out.dzi": 3150, "out.zarr": 3250, "out.raw": 3400}[output],
+        source, tmp_path / "disk", same, name, tmp_path / "copy",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    first, code, *rest = done.stderr.strip().splitlines()
-    assert "free" in first
-    assert code in ("exit 1", "exit 2")
-    assert not any(line.startswith("out") and ".srpipe" not in line for line in rest[:3])
-    assert output in rest
+    first, code, listing, *_ = done.stderr.strip().splitlines()
+    output = name.partition("[")[0]
+    assert f"{output} cannot be written" in first
+    assert "free space" in first
+    assert (code, listing) == ("exit 1", f"{output}.srpipe")
+    np.testing.assert_array_equal(pixels_of(tmp_path / "copy" / output, noise), noise)
 
 
 def test_sixteen_bits_from_eight_have_no_step_of_eight(tmp_path: Path, source: Path) -> None:
@@ -349,8 +357,17 @@ def test_depth_of_the_input_changes_nothing(tmp_path: Path, source: Path, x2_mod
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
 
-@pytest.mark.parametrize("outscale", [0.013, 0.3, 0.5, 1, 1.37, 3, 5.2])
-@pytest.mark.parametrize(("bands", "dtype"), [(3, "uint8"), (2, "uint16")])
+@pytest.mark.parametrize(
+    ("outscale", "bands", "dtype"),
+    [
+        (0.013, 3, "uint8"),
+        (0.3, 2, "uint16"),
+        (1, 1, "uint8"),
+        (1.37, 3, "uint16"),
+        (3, 4, "uint8"),
+        (5.2, 3, "uint8"),
+    ],
+)
 def test_outscale_resizes_what_the_model_gives(
     tmp_path: Path, x2_model: Path, outscale: float, bands: int, dtype: str
 ) -> None:
@@ -365,28 +382,6 @@ def test_outscale_resizes_what_the_model_gives(
     written = read_pixels(tmp_path / "out.tif")
     assert written.dtype == dtype
     np.testing.assert_array_equal(written, expected)
-
-
-def test_outscale_on_every_engine_and_after_an_interruption(
-    tmp_path: Path, source: Path, x2_model: Path
-) -> None:
-    arguments = ARGUMENTS | {"model": x2_model, "outscale": 1.5, "depth": 16}
-    srpipe.enhance(source, tmp_path / "a.tif", engine="serial", **arguments)
-    expected = (tmp_path / "a.tif").read_bytes()
-    for engine in ("threads", "local"):
-        output = tmp_path / f"{engine}.tif"
-        watch = StopAt(8)
-        with pytest.raises(srpipe.Interrupted):
-            srpipe.enhance(
-                source, output, engine=engine, progress=watch, stop=watch.stop, **arguments
-            )
-        with pytest.raises(srpipe.JobError, match=r"resized to: 390x300, now 780x600"):
-            srpipe.enhance(source, output, **(arguments | {"outscale": 3}))
-        with pytest.raises(srpipe.JobError, match=r"depth: uint16, now not recorded"):
-            srpipe.enhance(source, output, **(arguments | {"depth": 8}))
-        srpipe.enhance(source, output, engine=engine, progress=watch, **arguments)
-        assert watch.first_tile >= 8
-        assert output.read_bytes() == expected
 
 
 def test_resolution_follows_the_real_factor(tmp_path: Path, x2_model: Path) -> None:
