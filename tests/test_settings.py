@@ -24,11 +24,11 @@ def test_what_is_no_size_is_an_error(text: str) -> None:
 
 @pytest.mark.parametrize("outscale", [0, -1, float("nan"), float("inf"), "large", 1e9])
 def test_what_is_no_factor(outscale: float) -> None:
-    with pytest.raises(SettingsError, match="outscale is .* a number above 0"):
+    with pytest.raises(SettingsError, match=r"outscale is .* a number above 0"):
         Settings(outscale=outscale)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 32, "8", 12.5])
 def test_what_is_no_depth(depth: int) -> None:
-    with pytest.raises(SettingsError, match="depth is .*: it must be 8 or 16 bits"):
+    with pytest.raises(SettingsError, match=r"depth is .*: it must be 8 or 16 bits"):
         Settings(depth=depth)
