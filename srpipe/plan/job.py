@@ -12,6 +12,7 @@ from srpipe.plan.geometry import Size, round_up
 from srpipe.plan.grid import Grid, plan_axis
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.memory import (
+    LEVELS_ROW_FACTOR,
     RESIZE_ROW_FACTOR,
     SeamShapes,
     SlotCounts,
@@ -220,7 +221,9 @@ class Plan:
     @property
     def writer_row_bytes(self) -> int:
         """What the writer holds for each row that a saver keeps."""
-        factor = 1 if self.outscale is None else RESIZE_ROW_FACTOR
+        factor = LEVELS_ROW_FACTOR if self.output.format.name in ("DeepZoom", "Zarr") else 1
+        if self.outscale is not None:
+            factor = max(factor, RESIZE_ROW_FACTOR)
         return factor * self.canvas_row_bytes
 
     def finished_rows_px(self, next_tile: int) -> int:
