@@ -25,14 +25,15 @@ from srpipe.errors import (
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.io.devices import is_available, resolve_device
 from srpipe.io.job_folder import (
+    FINISHED_FILE,
     JobFolder,
     check_space,
     is_finished_output,
     read_kept,
-    refuse_existing,
 )
 from srpipe.io.model_probe import probe_model, read_model_metadata
 from srpipe.io.onnx_runtime import onnx_runtime_version
+from srpipe.io.output_place import check_replaceable, refuse_existing
 from srpipe.io.processor import available_cores
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
@@ -45,7 +46,7 @@ from srpipe.plan.grid import Grid
 from srpipe.plan.job import SERIAL_MAX_TILES, Plan, make_plan
 from srpipe.plan.kept import Kept
 from srpipe.plan.model_info import ModelInfo
-from srpipe.plan.output import OutputSpec, parse_output
+from srpipe.plan.output import OutputSpec, companion, parse_output
 from srpipe.runtime.conductor import Conductor
 from srpipe.runtime.events import Monitor, ProgressCallback, Report
 from srpipe.runtime.warm import Warm
@@ -117,20 +118,23 @@ def enhance(
     white: int | None = None,
     channel_order: ChannelOrder = "auto",
     stop: StopRequest | None = None,
+    depth: int | None = None,
+    outscale: float | None = None,
 ) -> Report:
     """Enhance one image file, tile by tile, within bounded memory.
 
     A run that was interrupted, in whatever way, goes on from its last checkpoint when the same
     request is made again, and gives the bytes that an undisturbed run gives.
 
-    Depth, bands and colour profile of the output are those of the input; its size is the input's
-    times the model's scale.
+    Depth, bands and colour profile of the output are those of the input, and its size is the input's
+    times the model's scale, unless ``depth`` and ``outscale`` ask for others.
 
     Args:
         src: a TIFF, PNG, JPEG, WebP or HEIF file, 8 or 16 bits: grey or RGB, with or without alpha,
             or as many bands as the model has channels.
         dst: the output; its ending chooses the format, and libvips options may follow it:
-            ``out.tif[compression=deflate,tile,pyramid]``. It appears only when it is complete.
+            ``out.tif[compression=deflate,tile,pyramid]``; ``.dzi`` (DeepZoom), ``.zarr`` and ``.raw``
+            are formats too. It appears only when it is complete.
         model: a bundled model's name, or the path of an .onnx file.
         tile_size: side of a tile, input pixels. None: chosen to fit the model.
         overlap: input pixels two neighbouring tiles share. None: from the model's receptive radius.
@@ -163,6 +167,10 @@ def enhance(
         channel_order: ``rgb`` or ``bgr``, for a model of three channels; ``auto``: what its metadata
             say, or ``rgb``.
         stop: lets a signal handler or another thread ask the run to stop.
+        depth: bits of a sample of the output, 8 or 16. None: those of the input. The model's results
+            are rounded once, to this depth.
+        outscale: how many times as large as the input the output is on each axis, any number above 0;
+            what the model gives is resized to that (Lanczos). None: the model's scale.
 
     Returns:
         What was done: sizes, tiles, seconds per stage, megapixels per second.
@@ -197,6 +205,8 @@ def enhance(
         value_range=value_range,
         white=white,
         channel_order=channel_order,
+        depth=depth,
+        outscale=outscale,
     )
     plan = prepare(os.fspath(src), os.fspath(dst), settings)
     return run_job(plan, progress, begin_s, stop or StopRequest())
@@ -224,6 +234,10 @@ def prepare(
     if same_file(src, output.path):
         raise OutputError(f"input and output are the same file, {src}: write to another one.")
     job_dir = os.path.abspath(settings.job_dir or f"{output.path}.srpipe")
+    written = {Path(output.path), Path(companion(output.path) or output.path)}
+    for place in (Path(src), Path(job_dir)):
+        if written & {place, *place.parents}:
+            raise OutputError(f"{place} lies in the output {output.path}: choose another place.")
     image = read_image_info(src, allow_untrusted=settings.allow_untrusted)
     check_decoder_memory(src, image.decoder_bytes)
     _check_output_place(output, settings, job_dir)
@@ -253,7 +267,7 @@ def prepare(
         plan = tune_plan(plan, runs, settings, plan_for, cores, measure=started is None)
     if settings.rewrite and plan.device == "cpu":
         plan = replace(plan, rewrites=graph.rewrites, graph_sha256=graph.sha256)
-    check_options(plan.output, image)
+    check_options(plan.output, plan.written)
     return plan
 
 
@@ -418,11 +432,12 @@ def _check_output_place(output: OutputSpec, settings: Settings, job_dir: str) ->
         pass
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}): name another.") from None
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: name the output file.")
+    check_replaceable(output)
     # A crash may have come after the output was put in place and before its job folder was gone.
     if not settings.overwrite and not is_finished_output(Path(job_dir), output.path):
-        refuse_existing(output.path)
+        # Or a companion was in place, and the output not yet.
+        moved = os.path.exists(os.path.join(job_dir, FINISHED_FILE))
+        refuse_existing(output.path, with_companion=not moved)
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist: make it first.")
     if not os.access(path.parent, os.W_OK | os.X_OK):

@@ -27,6 +27,8 @@ _LEAST_RANGE = 1e-3
 MAX_BATCH_SIZE = 256
 MAX_WORKERS = 256
 MAX_MODEL_VALUE = 65536
+DEPTHS = (8, 16)
+MAX_OUTSCALE = 65536
 DEFAULT_CHECKPOINT_EVERY_S = 5.0
 
 
@@ -86,6 +88,10 @@ class Settings:
     the image's type holds."""
     channel_order: ChannelOrder = "auto"
     """Order of a model's three channels; auto: what its metadata say, or rgb."""
+    depth: int | None = None
+    """Bits of a sample of the output, 8 or 16; None: those of the input."""
+    outscale: float | None = None
+    """How many times as large as the input the output is on each axis; None: the model's scale."""
 
     def __post_init__(self) -> None:
         _check_range("tile_size", self.tile_size, 1, MAX_TILE_SIZE_PX, "input pixels")
@@ -96,6 +102,10 @@ class Settings:
         _check_range("threads", self.threads, 1, 4 * max(os.cpu_count() or 1, 64), "cores")
         _check_range("runners", self.runners, 1, MAX_WORKERS, "runs")
         _check_range("memory_bytes", self.memory_bytes, 1, 2**62, "bytes")
+        if self.depth not in (None, *DEPTHS):
+            raise SettingsError(f"depth is {self.depth!r}: it must be 8 or 16 bits.")
+        if self.outscale is not None:
+            object.__setattr__(self, "outscale", _as_factor("outscale", self.outscale))
         _check_choice("blend", self.blend, get_args(Blend))
         _check_choice("engine", self.engine, get_args(Engine))
         _check_choice("on_error", self.on_error, get_args(OnError))
@@ -189,6 +199,18 @@ def _check_range(name: str, value: int | None, low: int, high: int, unit: str) -
         raise SettingsError(f"{name} must be a whole number of {unit}, not {value!r}.")
     if not low <= value <= high:
         raise SettingsError(f"{name} is {value}: it must be {low} to {high} {unit}.")
+
+
+def _as_factor(name: str, value: float) -> float:
+    try:
+        factor = float(value)
+    except (TypeError, ValueError):
+        factor = math.nan
+    if not 0 < factor <= MAX_OUTSCALE:
+        raise SettingsError(
+            f"{name} is {value!r}: it must be a number above 0 and at most {MAX_OUTSCALE}."
+        )
+    return factor
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

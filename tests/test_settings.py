@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from srpipe.errors import SettingsError
-from srpipe.settings import parse_bytes
+from srpipe.settings import Settings, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,15 @@ def test_sizes(text: str, n_bytes: int) -> None:
 def test_what_is_no_size_is_an_error(text: str) -> None:
     with pytest.raises(SettingsError, match="must be a size such as 4G"):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize("outscale", [0, -1, float("nan"), float("inf"), "large", 1e9])
+def test_what_is_no_factor(outscale: float) -> None:
+    with pytest.raises(SettingsError, match=r"outscale is .* a number above 0"):
+        Settings(outscale=outscale)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 32, "8", 12.5])
+def test_what_is_no_depth(depth: int) -> None:
+    with pytest.raises(SettingsError, match=r"depth is .*: it must be 8 or 16 bits"):
+        Settings(depth=depth)

@@ -13,6 +13,7 @@ from srpipe.progress import ProgressKind, make_renderer, stage_lines
 from srpipe.settings import (
     DEFAULT_CHECKPOINT_EVERY_S,
     DEFAULT_MODEL,
+    DEPTHS,
     Blend,
     ChannelOrder,
     OnError,
@@ -110,6 +111,19 @@ def add_parser(commands: Commands) -> None:
         default="auto",
         help="of a model of three channels; auto: from its metadata, or rgb; default %(default)s",
     )
+    add(
+        "--depth",
+        type=int,
+        choices=DEPTHS,
+        help="bits of a sample of OUTPUT; default those of INPUT",
+    )
+    add(
+        "--outscale",
+        type=float,
+        metavar="FACTOR",
+        help="how many times as large as INPUT OUTPUT is, any number above 0: what the model gives is "
+        "resized; default the model's scale",
+    )
     add("--job-dir", metavar="DIR", help="folder for the job's files; default OUTPUT.srpipe")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--fresh", action="store_true", help="start over, whatever the job folder holds")
@@ -184,6 +198,8 @@ def run(options: argparse.Namespace) -> int:
                 white=options.white,
                 channel_order=options.channel_order,
                 stop=options.stop,
+                depth=options.depth,
+                outscale=options.outscale,
             )
         except (KeyboardInterrupt, SrpipeError) as problem:
             # A KeyboardInterrupt comes while the job is still being prepared.

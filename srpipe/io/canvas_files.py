@@ -45,13 +45,13 @@ class CanvasFiles:
         """
         self._pixels_map = _map(Path(plan.job_dir, PIXELS_FILE), writable=writable)
         self._seams_map = _map(Path(plan.job_dir, SEAMS_FILE), writable=writable)
-        size, shapes = plan.output_size, plan.seam_shapes
-        pixel = np.dtype(plan.image.numpy_dtype)
+        size, shapes = plan.canvas_size, plan.seam_shapes
+        pixel = np.dtype(plan.written.numpy_dtype)
         n_samples = size.pixels * plan.image.bands
         self.pixels: npt.NDArray[Any] = np.frombuffer(self._pixels_map, pixel, n_samples).reshape(
             size.height, size.width, plan.image.bands
         )
-        """(height, width, bands) in the input's depth."""
+        """(height, width, bands) in the output's depth."""
         rows, columns = count(shapes.rows), count(shapes.columns)
         seams = np.frombuffer(self._seams_map, np.float32, rows + columns)
         self.row_seams: npt.NDArray[np.float32] = seams[:rows].reshape(shapes.rows)

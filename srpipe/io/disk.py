@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import shutil
 from pathlib import Path
 
 
@@ -20,18 +21,17 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Bring the content of a file to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Bring the content of a file, or of all files in a folder, to the disk."""
+    if path.is_dir():
+        os.sync()  # a call for each of many thousand small files would take minutes
+        return
+    _sync(path)
 
 
 def sync_folder(path: Path) -> None:
     """Bring the names in a folder to the disk."""
     with contextlib.suppress(OSError):  # some network file systems cannot
-        sync_file(path)
+        _sync(path)
 
 
 def flush_map(memory: mmap.mmap) -> None:
@@ -40,7 +40,7 @@ def flush_map(memory: mmap.mmap) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename a file, replacing ``target`` at once and whole."""
+    """Rename a file, replacing ``target`` at once and whole, or a folder, where nothing is yet."""
     os.replace(source, target)
 
 
@@ -54,8 +54,11 @@ def link(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file if it is there."""
-    path.unlink(missing_ok=True)
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -65,3 +68,11 @@ def replace_file(path: Path, data: bytes) -> None:
     sync_file(new)
     rename(new, path)
     sync_folder(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

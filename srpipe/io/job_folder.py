@@ -12,7 +12,6 @@ stages.log                  what the processes had to say
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -26,6 +25,7 @@ from srpipe.io import disk
 from srpipe.io.canvas_files import PIXELS_FILE, SEAMS_FILE, CanvasFiles, reserve_canvas
 from srpipe.io.checkpoint import CHECKPOINT_FILES, Checkpoint, load_checkpoints
 from srpipe.io.job_lock import LOCK_FILE, JobLock
+from srpipe.io.output_place import identity, put_in_place, refuse_existing, remove_output
 from srpipe.io.space import format_bytes, free_disk_bytes, same_disk
 from srpipe.plan.fingerprint import Fingerprint, differences, digest
 from srpipe.plan.job import Plan
@@ -118,7 +118,7 @@ class JobFolder:
                     return None
                 if (self.path / PLAN_FILE).exists():
                     self._check_same_job()
-                    disk.remove(self.partial_output)
+                    remove_output(self.partial_output)
                     found = self._last_good_state()
                     if found:
                         check_space(self._plan, reserved=True)
@@ -187,12 +187,9 @@ class JobFolder:
         output = Path(self._plan.output.path)
         try:
             if self.partial_output.exists():
-                record = {"job": self._digest} | _identity(os.fspath(self.partial_output))
+                record = {"job": self._digest} | identity(os.fspath(self.partial_output))
                 disk.replace_file(self.path / FINISHED_FILE, json.dumps(record).encode())
-                if self._plan.overwrite:
-                    disk.rename(self.partial_output, output)
-                else:
-                    _move_without_replacing(self.partial_output, output)
+                put_in_place(self.partial_output, output, replace=self._plan.overwrite)
             disk.sync_folder(output.parent)
         except OSError as error:
             raise WriteError(
@@ -210,6 +207,8 @@ class JobFolder:
         tiles = max((checkpoint.next_tile for checkpoint in found), default=0)
         if not tiles:
             self.remove()
+        else:
+            remove_output(self.partial_output)  # a writer that was killed has left it
         return tiles
 
     def beat(self) -> None:
@@ -236,7 +235,7 @@ class JobFolder:
         disk.sync_folder(self.path)
         for name in (PIXELS_FILE, SEAMS_FILE):
             disk.remove(self.path / name)
-        disk.remove(self.partial_output)
+        remove_output(self.partial_output)
         for name in (f"{FINISHED_FILE}.new", LOG_FILE):
             disk.remove(self.path / name)
 
@@ -311,41 +310,10 @@ def is_finished_output(folder: Path, path: str, job: str | None = None) -> bool:
     """
     try:
         record = json.loads((folder / FINISHED_FILE).read_bytes())
-        return job in (None, record.pop("job")) and bool(record == _identity(path))
+        return job in (None, record.pop("job")) and bool(record == identity(path))
     except (OSError, ValueError, KeyError, AttributeError):
         return False
 
 
-def refuse_existing(path: str) -> None:
-    """Refuse to overwrite a file that nobody has given leave to.
-
-    Raises:
-        OutputError: it is there.
-    """
-    if os.path.lexists(path):
-        raise OutputError(f"{path} exists: choose another name, or allow it with --overwrite.")
-
-
-def _identity(path: str) -> dict[str, Any]:
-    stat = os.stat(path)
-    return {"inode": stat.st_ino, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
-
-
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _move_without_replacing(source: Path, target: Path) -> None:
-    try:
-        disk.link(source, target)
-    except FileExistsError:
-        # A crash may have come between the two halves of a move.
-        if not os.path.samefile(source, target):
-            raise
-        disk.remove(source)
-    except OSError:  # a file system without hard links
-        if target.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
-        disk.rename(source, target)
-    else:
-        disk.remove(source)

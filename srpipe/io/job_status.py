@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -94,4 +95,8 @@ def _checkpoint_age_s(folder: Path) -> float | None:
 
 def _folder_bytes(folder: Path) -> int:
     # Blocks, not lengths: what the reserved files really take.
-    return sum(entry.stat().st_blocks * 512 for entry in folder.iterdir() if entry.is_file())
+    total = 0
+    for entry in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # the job goes on meanwhile
+            total += entry.lstat().st_blocks * 512
+    return total

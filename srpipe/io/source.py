@@ -119,7 +119,7 @@ def _count_pages(name: str, image: Any, *, untrusted: bool) -> int:
     return pages
 
 
-def carry_fields(info: ImageInfo, image: Any, scale: int) -> Any:
+def carry_fields(info: ImageInfo, image: Any, scale: float) -> Any:
     """Give ``image`` what an output takes over from its input.
 
     That is profile, EXIF, XMP, IPTC and orientation, and the resolution times ``scale``, so that the

@@ -6,7 +6,7 @@ ones become final, widened and OR-ed with the pixels. Whoever wants a row waits 
 pipe is small, so whoever opens the gate waits in turn for a saver that is behind.
 
     pixels.raw ── rawload ──┐
-                            ├── OR ── saver ── file
+                            ├── OR ── resize ── saver ── file
     pipe ── gate, widened ──┘
 
 This is sound because rawload hands out pointers into the map: pixels are read when they are OR-ed,
@@ -29,8 +29,10 @@ from pathlib import Path
 from typing import Any
 
 from srpipe.errors import OutputError, WriteError
-from srpipe.io import disk
 from srpipe.io.canvas_files import PIXELS_FILE
+from srpipe.io.output_place import remove_output, sync_output
+from srpipe.io.resize import resize_image
+from srpipe.io.savers import save_image
 from srpipe.io.source import carry_fields
 from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
 from srpipe.plan.image_info import ImageInfo
@@ -60,8 +62,8 @@ def check_options(spec: OutputSpec, image: ImageInfo) -> None:
     pixels = pyvips.Image.black(16, 16, bands=image.bands).cast(dtype)
     pixels = pixels.copy(interpretation=_interpretation(image, spec))
     try:
-        with tempfile.NamedTemporaryFile(suffix=Path(spec.path).suffix) as file:
-            pixels.write_to_target(pyvips.Target.new_to_file(file.name), spec.vips_format)
+        with tempfile.TemporaryDirectory() as folder:
+            save_image(pixels, spec, os.path.join(folder, f"a{Path(spec.path).suffix.lower()}"))
     except VIPS_ERRORS as error:
         raise OutputError(
             f"{spec.path} cannot be written with the options [{spec.options}] "
@@ -109,12 +111,12 @@ class ImageWriter:
             target=self._save, args=(read_end,), name="srpipe-saver", daemon=True
         )
         self._thread.start()
-        height = plan.output_size.height
+        height = plan.canvas_size.height
         header = struct.pack(">IIBBBBB", _GATE_WIDTH_PX, height, 8, 0, 0, 0, 0)
         self._send(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header))
 
     def write_rows(self, stop_row: int) -> None:
-        """Let the saver have the final rows up to ``stop_row`` (exclusive).
+        """Let the saver have the canvas's final rows up to ``stop_row`` (exclusive).
 
         Raises:
             WriteError: the saver failed, as on a full disk.
@@ -131,13 +133,13 @@ class ImageWriter:
         Raises:
             WriteError: the file could not be written whole.
         """
-        self.write_rows(self._plan.output_size.height)
+        self.write_rows(self._plan.canvas_size.height)
         self._send(_chunk(b"IDAT", self._deflate.flush()) + _chunk(b"IEND", b""))
         self._close_pipe()
         self._thread.join()
         self._check()
         try:
-            disk.sync_file(Path(self._path))
+            sync_output(Path(self._path))
         except OSError as error:
             self._error = error.strerror
             self._check()
@@ -149,22 +151,27 @@ class ImageWriter:
         if self._encoded is not None:
             self._encoded.set_kill(True)
         self._thread.join(_ABORT_S)
-        disk.remove(Path(self._path))
+        remove_output(Path(self._path))
         while self._thread.is_alive():  # in libraries that cannot be stopped
             self._thread.join(_TIMEOUT_S)
+            if not self._thread.is_alive():
+                remove_output(Path(self._path))
 
     def _save(self, read_end: int) -> None:
         try:
             image = self._gated_pixels(pyvips.Source.new_from_descriptor(read_end))
-            target = pyvips.Target.new_to_file(self._path)
-            image = carry_fields(self._plan.image, image, self._plan.scale)
+            if self._plan.outscale is not None:
+                image = resize_image(image, self._plan.output_size)
+            image = carry_fields(self._plan.image, image, self._plan.output_factor)
             image.set_progress(True)  # so that the images the saver makes of it can be stopped too
             self._encoded = image
             if self._given_up:
                 image.set_kill(True)
-            image.write_to_target(target, self._plan.output.vips_format)
+            save_image(image, self._plan.output, self._path)
         except VIPS_ERRORS as error:
             self._error = first_line(error)
+        except (OSError, OutputError) as error:
+            self._error = getattr(error, "strerror", None) or str(error)
         except Exception as error:  # a thread's exception would be lost
             self._error = f"{type(error).__name__}: {error}"
         finally:
@@ -172,20 +179,20 @@ class ImageWriter:
 
     def _gated_pixels(self, gate_source: Any) -> Any:
         plan = self._plan
-        size = plan.output_size
+        size = plan.canvas_size
         pixels = pyvips.Image.rawload(
             os.path.join(plan.job_dir, PIXELS_FILE),
             size.width,
             size.height,
             plan.image.bands,
-            format="uchar" if plan.image.dtype == "uint8" else "ushort",
+            format="uchar" if plan.written.dtype == "uint8" else "ushort",
         )
         gate = pyvips.Image.new_from_source(gate_source, "", access="sequential")
         # Extending a column by copying it takes a tenth of the memory that zooming it does.
         gate = gate.crop(0, 0, 1, size.height)
         wide = gate.embed(0, 0, size.width, size.height, extend="copy")
         # The gate first: libvips prepares operands in their order.
-        interpretation = _interpretation(plan.image, plan.output)
+        interpretation = _interpretation(plan.written, plan.output)
         return (wide | pixels).copy(interpretation=interpretation)
 
     def _send(self, data: bytes) -> None:

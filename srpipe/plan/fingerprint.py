@@ -42,6 +42,10 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         "on error": plan.on_error,
         "device": plan.device.partition(":")[0],
     }
+    if plan.written.dtype != image.dtype:
+        facts["depth"] = plan.written.dtype
+    if plan.outscale is not None:
+        facts["resized to"] = str(plan.output_size)
     if plan.rewrites:
         facts["graph"] = f"with {', '.join(plan.rewrites)} rewritten, {plan.graph_sha256[:16]}"
     if plan.on_gpu or not model.batch_exact:

@@ -26,6 +26,10 @@ class Size:
         """The size ``scale`` times as large on each axis."""
         return Size(self.width * scale, self.height * scale)
 
+    def resized(self, factor: float) -> Size:
+        """The size ``factor`` times as large on each axis, rounded half up, at least one pixel."""
+        return Size(*(max(1, int(side * factor + 0.5)) for side in (self.width, self.height)))
+
     def __str__(self) -> str:
         return f"{self.width}x{self.height}"
 

@@ -12,6 +12,8 @@ from srpipe.plan.geometry import Size, round_up
 from srpipe.plan.grid import Grid, plan_axis
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.memory import (
+    LEVELS_ROW_FACTOR,
+    RESIZE_ROW_FACTOR,
     SeamShapes,
     SlotCounts,
     SlotShapes,
@@ -22,7 +24,7 @@ from srpipe.plan.memory import (
     spare_results,
 )
 from srpipe.plan.model_info import ModelInfo
-from srpipe.plan.output import OutputSpec, fit_output
+from srpipe.plan.output import OutputSpec, as_written, fit_output
 from srpipe.plan.window import MAX_DEFAULT_OVERLAP_PX, default_trim_px, overlap_for
 from srpipe.settings import Blend, OnError, Settings, check_overlap
 
@@ -83,6 +85,10 @@ class Plan:
     """Whether to start over, whatever the job folder holds."""
     checkpoint_every_s: float
     on_error: OnError
+    depth: int | None = None
+    """Bits of a sample of the output, as it was asked for; None: those of the input."""
+    outscale: float | None = None
+    """Output pixels per input pixel, where the model's result is resized to that; None: it is not."""
 
     @property
     def serial(self) -> bool:
@@ -95,9 +101,24 @@ class Plan:
         return self.model.scale
 
     @property
-    def output_size(self) -> Size:
-        """Output pixels."""
+    def canvas_size(self) -> Size:
+        """What the model's results cover, output pixels before any resizing."""
         return self.image.size.scaled(self.scale)
+
+    @property
+    def output_size(self) -> Size:
+        """Pixels of the output file."""
+        return self.canvas_size if self.outscale is None else self.image.size.resized(self.outscale)
+
+    @property
+    def output_factor(self) -> float:
+        """Pixels of the output file per input pixel, before its size is rounded."""
+        return self.scale if self.outscale is None else self.outscale
+
+    @property
+    def written(self) -> ImageInfo:
+        """The image in the depth and colour space that canvas and output have."""
+        return as_written(self.image, self.depth)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -148,7 +169,7 @@ class Plan:
         pixel_bytes = self.image.bands * self.image.sample_bytes
         spare = spare_results(
             self.image.size.width * pixel_bytes,
-            self.output_size.width * pixel_bytes,
+            self.writer_row_bytes,
             count(self.slot_shapes.result) * self.model_item_bytes,
             needed=runs + 1,
         )
@@ -190,19 +211,33 @@ class Plan:
     @property
     def pixels_bytes(self) -> int:
         """Bytes of the memory-mapped pixels."""
-        return self.output_size.pixels * self.image.bands * self.image.sample_bytes
+        return self.canvas_row_bytes * self.canvas_size.height
+
+    @property
+    def canvas_row_bytes(self) -> int:
+        """Bytes of a row of the memory-mapped pixels."""
+        return self.canvas_size.width * self.image.bands * self.written.sample_bytes
+
+    @property
+    def writer_row_bytes(self) -> int:
+        """What the writer holds for each row that a saver keeps."""
+        factor = LEVELS_ROW_FACTOR if self.output.format.name in ("DeepZoom", "Zarr") else 1
+        if self.outscale is not None:
+            factor = max(factor, RESIZE_ROW_FACTOR)
+        return factor * self.canvas_row_bytes
 
     def finished_rows_px(self, next_tile: int) -> int:
-        """Output rows from the top that neither ``next_tile`` nor a later one changes."""
+        """Canvas rows from the top that neither ``next_tile`` nor a later one changes."""
         row = next_tile // self.grid.x.n_tiles
         if row == self.grid.y.n_tiles:
-            return self.output_size.height
+            return self.canvas_size.height
         return self.grid.y.starts_px[row] * self.scale
 
     @property
     def output_bytes(self) -> int:
         """Bytes the output file is expected to take."""
-        return int(self.pixels_bytes * self.output.estimated_ratio)
+        samples = self.output_size.pixels * self.image.bands
+        return int(samples * self.written.sample_bytes * self.output.estimated_ratio)
 
 
 def make_plan(
@@ -237,7 +272,9 @@ def make_plan(
     model = as_asked(model, settings)
     check_bands(image, model)
     white = find_white(settings, image, model)
-    output = fit_output(output, image, image.size.scaled(model.scale))
+    outscale = None if settings.outscale == model.scale else settings.outscale
+    size = image.size.resized(model.scale if outscale is None else outscale)
+    output = fit_output(output, as_written(image, settings.depth), size)
     grid = grid or plan_grid(settings, image, model)
     batch_size = _batch_size(settings, model, device, grid.n_tiles)
     n_batches = -(-grid.n_tiles // batch_size)
@@ -273,6 +310,8 @@ def make_plan(
         fresh=settings.fresh,
         checkpoint_every_s=settings.checkpoint_every_s,
         on_error=settings.on_error,
+        depth=settings.depth,
+        outscale=outscale,
     )
 
 

@@ -13,6 +13,10 @@ Shape = tuple[int, ...]
 # Measured on strip TIFF in and tiled TIFF out: rows that libvips keeps while it streams.
 _READER_ROWS = 768
 _WRITER_ROWS = 384
+RESIZE_ROW_FACTOR = 12
+"""How much more libvips holds of each row while it resizes: more rows, and in float."""
+LEVELS_ROW_FACTOR = 3
+"""How much more is held of each row for the levels of DeepZoom and Zarr."""
 _BUFFER_BUDGET_BYTES = 256_000_000
 # Tiles remembered to find those that repeat: two queues of so many bytes or tiles, two at least.
 _SEEN_BYTES = 8_000_000

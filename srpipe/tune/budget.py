@@ -35,7 +35,7 @@ def pipeline_bytes(plan: Plan) -> int:
     else:
         processes, slots = _ONE_PROCESS_BYTES, plan.slot_bytes
     pixel_bytes = plan.image.bands * plan.image.sample_bytes
-    rows = rows_bytes(plan.image.size.width * pixel_bytes, plan.output_size.width * pixel_bytes)
+    rows = rows_bytes(plan.image.size.width * pixel_bytes, plan.writer_row_bytes)
     tile_bytes = plan.grid.tile.pixels * pixel_bytes
     seen = 2 * seen_tiles(tile_bytes) * tile_bytes if plan.reuse else 0
     return processes + slots + rows + seen

@@ -44,6 +44,18 @@ def test_enhance_writes_the_file_and_says_so(tmp_path: Path, photograph: Path) -
     assert read_pixels(tmp_path / "out.tif").shape == (400, 600, 3)
 
 
+def test_depth_outscale_and_a_folder_as_output(tmp_path: Path, photograph: Path) -> None:
+    output = tmp_path / "out.zarr"
+    done = run_srpipe("enhance", photograph, output, "--depth", 16, "--outscale", 1.5)
+    assert done.returncode == 0, done.stderr
+    assert "out.zarr: 450x300" in done.stderr
+    assert (output / "zarr.json").exists()
+    assert "--overwrite" in fails(2, "enhance", photograph, output)
+    done = run_srpipe("enhance", photograph, output, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert "outscale" in fails(2, "enhance", photograph, output, "--outscale", -1)
+
+
 def test_quiet_says_nothing(tmp_path: Path, photograph: Path) -> None:
     done = run_srpipe("enhance", photograph, tmp_path / "out.tif", "-q")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -43,8 +43,8 @@ def blend_all(plan: Plan, tiles: list[np.ndarray]) -> np.ndarray:
     canvas = Canvas(plan, BEGINNING)
     for i, planes in enumerate(tiles):
         canvas.add(i, planes)
-    assert canvas.finished_rows_px == plan.output_size.height
-    assert canvas.stored_px == plan.output_size.pixels
+    assert canvas.finished_rows_px == plan.canvas_size.height
+    assert canvas.stored_px == plan.canvas_size.pixels
     return np.array(CanvasFiles(plan, writable=False).pixels)
 
 
@@ -157,9 +157,9 @@ def test_going_on_from_any_checkpoint_gives_the_same_bytes(
         assert CanvasFiles(plan, writable=False).agrees_with(found)
         assert CanvasFiles(plan, writable=False).agrees_with(found.at_row_start())
         at = found if chance.random() < 0.7 else found.at_row_start()
-        assert at.stored_px <= plan.output_size.pixels
+        assert at.stored_px <= plan.canvas_size.pixels
     np.testing.assert_array_equal(CanvasFiles(plan, writable=False).pixels, once)
-    assert canvas.stored_px == plan.output_size.pixels
+    assert canvas.stored_px == plan.canvas_size.pixels
 
 
 def test_a_checkpoint_tells_of_filled_tiles_up_to_where_it_is(tmp_path: Path) -> None:
@@ -242,4 +242,4 @@ def test_a_gap_in_the_grid_does_not_go_unseen(tmp_path: Path) -> None:
     canvas = Canvas(plan, BEGINNING)
     for i, planes in enumerate(random_tiles(plan)):
         canvas.add(i, planes)
-    assert canvas.stored_px < plan.output_size.pixels
+    assert canvas.stored_px < plan.canvas_size.pixels

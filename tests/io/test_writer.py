@@ -68,7 +68,7 @@ def test_bands_of_data_stay_data(
         model={"channels": bands, "scale": 1},
         output=output,
     )  # fmt: skip
-    check_options(plan.output, plan.image)
+    check_options(plan.output, plan.written)
     reserve_canvas(plan)
     CanvasFiles(plan, writable=True).pixels[...] = pixels
     path = tmp_path / f"part{Path(plan.output.path).suffix}"

@@ -239,3 +239,19 @@ def test_an_asked_for_overlap_is_trimmed_by_the_halo(tmp_path: Path) -> None:
         plan = make_test_plan(tmp_path, image=image, model=model, tile_size=256, overlap=overlap)
         assert plan.grid.x.overlap_px - overlap < 8
         assert abs(plan.trim_px[0] - trim_px) <= 1
+
+
+def test_depth_and_outscale_decide_what_is_checked_and_reserved(tmp_path: Path) -> None:
+    plan = make_test_plan(tmp_path, depth=16, outscale=1.51, output="o.raw")
+    assert str(plan.canvas_size) == "600x400"
+    assert str(plan.output_size) == "453x302"
+    assert plan.pixels_bytes == 600 * 400 * 3 * 2
+    assert plan.output_bytes == 453 * 302 * 3 * 2
+    assert plan.finished_rows_px(plan.grid.n_tiles) == 400
+    assert make_test_plan(tmp_path, outscale=2.0).outscale is None
+    with pytest.raises(OutputError, match="65535 pixels on a side"):
+        make_test_plan(tmp_path, outscale=300, output="o.jpg")
+    make_test_plan(tmp_path, image={"size": Size(40000, 10)}, outscale=1.6, output="o.jpg")
+    with pytest.raises(OutputError, match="--depth 8"):
+        make_test_plan(tmp_path, depth=16, output="o.jpg")
+    make_test_plan(tmp_path, image={"dtype": "uint16"}, depth=8, output="o.jpg")
