@@ -24,6 +24,7 @@ from srpipe.errors import (
 )
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.io.devices import is_available, resolve_device
+from srpipe.io.geotiff import lies_on_earth, read_georeference
 from srpipe.io.job_folder import (
     FINISHED_FILE,
     JobFolder,
@@ -243,6 +244,10 @@ def prepare(
     _check_output_place(output, settings, job_dir)
     if image.pages > 1:
         logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)
+    if image.converted_from:
+        logger.warning("%s is %s: its result is sRGB.", src, image.converted_from)
+    if output.format.name != "TIFF" and lies_on_earth(read_georeference(src)):
+        logger.warning("%s holds no georeference, which %s has: write a .tif.", output.path, src)
     kept = None if settings.fresh else read_kept(Path(job_dir))
     device, model = started or start_model(settings, kept)
     cores = available_cores()

@@ -11,6 +11,7 @@ import numpy as np
 from srpipe.errors import InputError, ReadError
 from srpipe.io.identity import identify_file
 from srpipe.io.tiff_tags import has_separate_planes
+from srpipe.io.to_rgb import CONVERTED, to_rgb
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import Rect, Size
@@ -27,6 +28,11 @@ _WHOLE_LOADERS = ("webp", "heif", "gif", "uhdr")
 
 
 def _open(path: str, *, untrusted: bool, **options: Any) -> Any:
+    """The image as models see it: what is not grey, RGB or data is converted."""
+    return to_rgb(_open_as_it_is(path, untrusted=untrusted, **options))
+
+
+def _open_as_it_is(path: str, *, untrusted: bool, **options: Any) -> Any:
     # A source takes the path as it is; a plain file name would have its [brackets] parsed as options.
     source = pyvips.Source.new_from_file(path)
     loader = find_loader(source)
@@ -61,7 +67,7 @@ def read_image_info(path: str | os.PathLike[str], *, allow_untrusted: bool = Fal
     if os.path.getsize(name) == 0:
         raise InputError(f"{name} is empty (0 bytes): copy or export it again.")
     try:
-        image = _open(name, untrusted=allow_untrusted)
+        image = _open_as_it_is(name, untrusted=allow_untrusted)
         # libvips' own format does not say what read it.
         loader = image.get("vips-loader") if image.get_typeof("vips-loader") else "vipsload_source"
         return _describe(name, image, loader)
@@ -73,6 +79,8 @@ def read_image_info(path: str | os.PathLike[str], *, allow_untrusted: bool = Fal
 
 
 def _describe(name: str, image: Any, loader: str) -> ImageInfo:
+    space = image.interpretation
+    image = to_rgb(image)
     if image.format not in _DTYPES:
         raise InputError(
             f"{name} holds {image.format} samples: convert it to 8 or 16 bits a sample first."
@@ -106,6 +114,7 @@ def _describe(name: str, image: Any, loader: str) -> ImageInfo:
         decoded_whole="interlaced" in fields or loader.startswith(_WHOLE_LOADERS),
         pages=_count_pages(name, image, untrusted=untrusted) if "n-pages" in fields else 1,
         identity=identify_file(name),
+        converted_from=CONVERTED.get(space, ""),
     )
 
 

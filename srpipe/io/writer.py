@@ -30,6 +30,7 @@ from typing import Any
 
 from srpipe.errors import OutputError, WriteError
 from srpipe.io.canvas_files import PIXELS_FILE
+from srpipe.io.geotiff import add_tags, enlarged, read_georeference
 from srpipe.io.output_place import remove_output, sync_output
 from srpipe.io.resize import resize_image
 from srpipe.io.savers import save_image
@@ -168,6 +169,8 @@ class ImageWriter:
             if self._given_up:
                 image.set_kill(True)
             save_image(image, self._plan.output, self._path)
+            if not self._given_up:
+                self._carry_georeference()
         except VIPS_ERRORS as error:
             self._error = first_line(error)
         except (OSError, OutputError) as error:
@@ -176,6 +179,14 @@ class ImageWriter:
             self._error = f"{type(error).__name__}: {error}"
         finally:
             os.close(read_end)
+
+    def _carry_georeference(self) -> None:
+        plan = self._plan
+        if plan.output.format.name != "TIFF" or not plan.image.loader.startswith("tiffload"):
+            return
+        size, out = plan.image.size, plan.output_size
+        scale = out.width / size.width, out.height / size.height
+        add_tags(self._path, enlarged(read_georeference(plan.image.path), scale))
 
     def _gated_pixels(self, gate_source: Any) -> Any:
         plan = self._plan

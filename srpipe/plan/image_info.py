@@ -48,6 +48,8 @@ class ImageInfo:
     """Its decoder keeps the whole image in memory: WebP, HEIF, GIF, progressive, interlaced."""
     pages: int
     identity: FileIdentity
+    converted_from: str = ""
+    """The colour space of the file, where it is one that is converted to sRGB."""
 
     @property
     def has_alpha(self) -> bool:

@@ -11,13 +11,14 @@ import pytest
 import pyvips
 import tifffile
 
+import srpipe
 from srpipe.io.geotiff import Tag, add_tags, enlarged, lies_on_earth, read_georeference
 
 KEYS = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32632)
 POINT_KEYS = (1, 1, 0, 1, 1025, 0, 1, 2)
 SCALE, TIEPOINT = (10.0, 20.0, 0.0), (3.0, 4.0, 0.0, 500_000.0, 5_000_000.0, 0.0)
 MATRIX = (10.0, 2, 0, 500, -1, -20, 0, 900, 0, 0, 0, 0, 0, 0, 0, 1)
-NODATA = "-9999"
+NODATA = "65535"
 
 
 def write(
@@ -117,3 +118,25 @@ def test_no_tags_change_nothing(tmp_path: Path) -> None:
     add_tags(path, ())
     assert path.read_bytes() == content
     assert not lies_on_earth((Tag(42113, 2, 2, b"1\0"),))
+
+
+@pytest.mark.parametrize("options", ["", "[compression=deflate,tile,pyramid]", "[bigtiff,subifd]"])
+@pytest.mark.parametrize("outscale", [None, 1.5])
+def test_an_enhanced_picture_lies_where_it_did(
+    tmp_path: Path, x2_model: Path, options: str, outscale: float | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    source, output = with_tiepoint(tmp_path / "in.tif"), tmp_path / "out.tif"
+    report = srpipe.enhance(
+        source, f"{output}{options}", model=x2_model, tile_size=32, outscale=outscale
+    )
+    before, after = values(source), values(output)
+    width, height = 50, 40
+    corner = located(after, report.output_size.width, report.output_size.height)
+    assert corner == pytest.approx(located(before, width, height), rel=1e-12)
+    assert located(after, 0, 0) == pytest.approx(located(before, 0, 0), rel=1e-12)
+    assert not caplog.messages
+    srpipe.enhance(source, tmp_path / "out.png", model=x2_model)
+    assert caplog.messages == [
+        f"{tmp_path / 'out.png'} holds no georeference, which {source} has: write a .tif."
+    ]

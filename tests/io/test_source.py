@@ -7,7 +7,6 @@ import pytest
 
 from srpipe.errors import InputError, ReadError
 from srpipe.io.source import TileReader, read_image_info
-from srpipe.io.vips import pyvips
 from srpipe.plan.geometry import Rect, Size
 from srpipe.plan.grid import Grid, plan_axis
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
@@ -99,8 +98,6 @@ def bad_inputs(folder: Path) -> dict[str, Path]:
     (folder / "random.tif").write_bytes(bytes(range(256)) * 40)
     write_pixels(folder / "float.tif", np.ones((4, 4, 3), np.float32))
     write_pixels(folder / "many.tif", np.ones((4, 4, 65), np.uint8))
-    cmyk = pyvips.Image.black(8, 8, bands=4).copy(interpretation="cmyk")
-    cmyk.write_to_file(str(folder / "cmyk.tif"))
     write_band_tiff(folder / "planes.tif", photograph_pixels(4, 4, 4), separate=True)
     return {path.name: path for path in folder.iterdir()} | {"missing": folder / "missing.tif"}
 
@@ -116,7 +113,6 @@ def bad_inputs(folder: Path) -> dict[str, Path]:
         ("float.tif", "float samples"),
         ("many.tif", "65 bands"),
         ("planes.tif", "INTERLEAVE=PIXEL"),
-        ("cmyk.tif", "colour space cmyk"),
     ],
 )
 def test_bad_inputs_say_what_they_are(tmp_path: Path, name: str, message: str) -> None:

@@ -1,0 +1,31 @@
+"""Colour spaces that models do not see: converted to sRGB while they stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CONVERTED = {"cmyk": "CMYK", "lab": "CIELAB", "labs": "CIELAB"}
+"""By libvips' name: what people call them."""
+
+
+def to_rgb(image: Any) -> Any:
+    """The image in sRGB, if it is in a space that can be converted to it; else as it is.
+
+    CMYK goes through the embedded profile, or a common one of printing where there is none, by the
+    perceptual intent, and the result carries the profile of sRGB; 8 bits stay 8, 16 stay 16. CIELAB,
+    which libvips reads as float or 16 bits, becomes 16 bits.
+
+    Args:
+        image: a libvips image.
+
+    Returns:
+        A libvips image, computed as it is asked for.
+    """
+    if image.interpretation == "cmyk":
+        depth = 16 if image.format == "ushort" else 8
+        return image.icc_transform(
+            "srgb", embedded=True, input_profile="cmyk", intent="perceptual", depth=depth
+        )
+    if image.interpretation in ("lab", "labs"):
+        return image.colourspace("rgb16")
+    return image

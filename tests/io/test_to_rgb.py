@@ -1,0 +1,72 @@
+"""CMYK and CIELAB pictures, converted while they stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+
+import srpipe
+from tests.conftest import photograph_pixels, read_pixels, write_pixels
+
+
+def rgb(dtype: str = "uint8") -> pyvips.Image:
+    image = pyvips.Image.new_from_array(photograph_pixels(60, 80, 3, dtype))
+    return image.copy(interpretation="srgb" if dtype == "uint8" else "rgb16")
+
+
+@pytest.mark.parametrize("profile", [True, False])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_cmyk(
+    tmp_path: Path, x2_model: Path, dtype: str, profile: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    depth = 8 if dtype == "uint8" else 16
+    original = rgb(dtype)
+    printed = original.icc_transform("cmyk", input_profile="srgb", depth=depth)
+    if not profile:
+        printed = printed.copy()
+        printed.remove("icc-profile-data")
+    source, output = tmp_path / "in.tif", tmp_path / "out.tif"
+    printed.tiffsave(str(source))
+    info = srpipe.read_image_info(source)
+    assert (info.converted_from, info.bands, info.dtype) == ("CMYK", 3, dtype)
+    srpipe.enhance(source, output, model=x2_model, tile_size=48)
+    assert caplog.messages == [f"{source} is CMYK: its result is sRGB."]
+    result = pyvips.Image.new_from_file(str(output))
+    assert result.get_typeof("icc-profile-data")
+    assert result.interpretation == ("srgb" if dtype == "uint8" else "rgb16")
+    # The same as converting first.
+    converted = printed.icc_transform(
+        "srgb", embedded=True, input_profile="cmyk", intent="perceptual", depth=depth
+    )
+    plain = write_pixels(tmp_path / "plain.tif", converted.numpy())
+    srpipe.enhance(plain, tmp_path / "expected.tif", model=x2_model, tile_size=48)
+    assert np.array_equal(read_pixels(output), read_pixels(tmp_path / "expected.tif"))
+    # And near the picture before it was printed; inks hold fewer colours.
+    small = result.resize(0.5).cast("float") * (1 if dtype == "uint8" else 1 / 257)
+    before = original.cast("float") * (1 if dtype == "uint8" else 1 / 257)
+    assert (small - before).abs().avg() < 20
+
+
+@pytest.mark.parametrize("space", ["lab", "labs"])
+def test_lab(tmp_path: Path, x2_model: Path, space: str) -> None:
+    source, output = tmp_path / "in.tif", tmp_path / "out.tif"
+    rgb().colourspace(space).tiffsave(str(source))
+    info = srpipe.read_image_info(source)
+    assert (info.converted_from, info.dtype, info.bands) == ("CIELAB", "uint16", 3)
+    srpipe.enhance(source, output, model=x2_model, tile_size=48)
+    write_pixels(tmp_path / "rgb.tif", rgb().numpy().astype(np.uint16) * 257)
+    srpipe.enhance(tmp_path / "rgb.tif", tmp_path / "expected.tif", model=x2_model, tile_size=48)
+    difference = read_pixels(output).astype(int) - read_pixels(tmp_path / "expected.tif")
+    assert np.abs(difference).mean() < 150  # of 65535: libvips' Lab of 8-bit colours
+
+
+def test_palettes_and_bits_are_read_as_what_they_show(tmp_path: Path, x2_model: Path) -> None:
+    rgb().pngsave(str(tmp_path / "palette.png"), palette=True)
+    rgb().colourspace("b-w").tiffsave(str(tmp_path / "bits.tif"), bitdepth=1)
+    for name, bands in (("palette.png", 3), ("bits.tif", 1)):
+        assert srpipe.read_image_info(tmp_path / name).bands == bands
+        srpipe.enhance(tmp_path / name, tmp_path / f"{name}.tif", model=x2_model)
+        assert read_pixels(tmp_path / f"{name}.tif").shape[:2] == (120, 160)
