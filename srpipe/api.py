@@ -54,8 +54,10 @@ from srpipe.settings import (
     DEFAULT_MODEL,
     Blend,
     ChannelOrder,
+    Edges,
     Engine,
     OnError,
+    Region,
     Settings,
     Transfer,
     ValueRange,
@@ -117,6 +119,8 @@ def enhance(
     white: int | None = None,
     channel_order: ChannelOrder = "auto",
     stop: StopRequest | None = None,
+    region: Region | None = None,
+    edges: Edges | None = None,
 ) -> Report:
     """Enhance one image file, tile by tile, within bounded memory.
 
@@ -163,6 +167,12 @@ def enhance(
         channel_order: ``rgb`` or ``bgr``, for a model of three channels; ``auto``: what its metadata
             say, or ``rgb``.
         stop: lets a signal handler or another thread ask the run to stop.
+        region: left, top, width and height of the part to enhance, in pixels of the input as the file
+            stores them; ``dst`` then holds that part alone. Its pixels are those of a run of the whole
+            image; of a model whose results depend on the batch only with ``batch_size=1``. None: all.
+        edges: what the model sees beyond the image's border, as far as the overlap: ``reflect`` mirrors
+            the image, ``replicate`` repeats its last pixels, ``wrap`` goes on with its opposite side,
+            so that a texture that can be tiled still can. None: what the model pads with by itself.
 
     Returns:
         What was done: sizes, tiles, seconds per stage, megapixels per second.
@@ -197,6 +207,8 @@ def enhance(
         value_range=value_range,
         white=white,
         channel_order=channel_order,
+        region=region,
+        edges=edges,
     )
     plan = prepare(os.fspath(src), os.fspath(dst), settings)
     return run_job(plan, progress, begin_s, stop or StopRequest())
@@ -238,6 +250,10 @@ def prepare(
             settings, image, model, output, device=device, cores=cores, job_dir=job_dir, grid=grid
         )
 
+    def plan_whole(settings: Settings, device: str) -> Plan:
+        whole, anywhere = replace(settings, region=None), parse_output("whole.v")
+        return make_plan(whole, image, model, anywhere, device=device, cores=cores, job_dir=job_dir)
+
     if kept is not None and kept.model_sha256 == model.sha256:
         graph = Rewritten(kept.rewrites, kept.graph_sha256)
         if settings.memory_bytes is not None:
@@ -248,9 +264,14 @@ def prepare(
         plan = plan_for(settings, device)
         if not os.path.exists(job_dir):
             check_space(plan)  # before anything is measured for it
-        graph = _choose_graph(plan, settings, measure=started is None)
+        # What is chosen for a part is what is chosen for the whole, or its pixels would be others.
+        whole_for = plan_for if settings.region is None else plan_whole
+        whole = whole_for(settings, device)
+        graph = _choose_graph(whole, settings, measure=started is None)
         runs = graph_info(model, graph)
-        plan = tune_plan(plan, runs, settings, plan_for, cores, measure=started is None)
+        plan = tune_plan(whole, runs, settings, whole_for, cores, measure=started is None)
+        if settings.region is not None:
+            plan = plan_for(Kept.of(plan).complete(settings, cores), plan.device)
     if settings.rewrite and plan.device == "cpu":
         plan = replace(plan, rewrites=graph.rewrites, graph_sha256=graph.sha256)
     check_options(plan.output, image)

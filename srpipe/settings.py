@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import re
 from collections.abc import Iterable
@@ -18,6 +19,9 @@ ChannelOrder = Literal["auto", "rgb", "bgr"]
 Transfer = Literal["auto", "float", "integer"]
 ValueRange = tuple[float, float]
 """What black and white are in a model's numbers."""
+Edges = Literal["reflect", "replicate", "wrap"]
+Region = tuple[int, int, int, int]
+"""Left, top, width and height of a part of an image, input pixels."""
 
 DEFAULT_MODEL = "lite-x2"
 MAX_TILE_SIZE_PX = 8192
@@ -86,6 +90,11 @@ class Settings:
     the image's type holds."""
     channel_order: ChannelOrder = "auto"
     """Order of a model's three channels; auto: what its metadata say, or rgb."""
+    region: Region | None = None
+    """The part of the image that is enhanced, and is the output; None: all of it."""
+    edges: Edges | None = None
+    """What the model sees beyond the image's border, up to the overlap: the image mirrored, its last
+    pixels repeated, or its opposite side. None: nothing, so that it pads as it does by itself."""
 
     def __post_init__(self) -> None:
         _check_range("tile_size", self.tile_size, 1, MAX_TILE_SIZE_PX, "input pixels")
@@ -109,6 +118,10 @@ class Settings:
             raise SettingsError(
                 f"checkpoint_every_s is {self.checkpoint_every_s}: it must be 0 to 86400 seconds."
             )
+        if self.region is not None:
+            object.__setattr__(self, "region", as_region(self.region))
+        if self.edges is not None:
+            _check_choice("edges", self.edges, get_args(Edges))
         if not self.model:
             raise SettingsError("model is empty: name a bundled model or an .onnx file.")
         if self.tile_size is not None and self.overlap is not None:
@@ -180,6 +193,42 @@ def as_value_range(numbers: Iterable[float]) -> ValueRange:
             f"{MAX_MODEL_VALUE} of 0 and well apart, such as 0,255 or -1,1."
         )
     return low, high
+
+
+def parse_region(text: str) -> Region:
+    """Read ``X,Y,W,H``.
+
+    Raises:
+        SettingsError: it is not four whole numbers that can be a region.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4:
+        raise SettingsError(
+            f"region {text!r} must be four whole numbers, left, top, width and height in pixels, such "
+            "as 1000,2000,512,512."
+        )
+    return as_region(numbers)
+
+
+def as_region(numbers: Iterable[int]) -> Region:
+    """A region as four whole numbers.
+
+    Raises:
+        SettingsError: they are none, or it is empty, or begins outside of every image.
+    """
+    try:
+        left, top, width, height = map(operator.index, numbers)
+    except (TypeError, ValueError):
+        left = top = width = height = -1
+    if min(left, top) < 0 or min(width, height) < 1:
+        raise SettingsError(
+            f"region {numbers} must be left, top, width and height in whole pixels: the first two 0 or "
+            "more, the others 1 or more."
+        )
+    return left, top, width, height
 
 
 def _check_range(name: str, value: int | None, low: int, high: int, unit: str) -> None:

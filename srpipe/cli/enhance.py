@@ -15,9 +15,11 @@ from srpipe.settings import (
     DEFAULT_MODEL,
     Blend,
     ChannelOrder,
+    Edges,
     OnError,
     Transfer,
     parse_bytes,
+    parse_region,
     parse_value_range,
 )
 
@@ -110,6 +112,18 @@ def add_parser(commands: Commands) -> None:
         default="auto",
         help="of a model of three channels; auto: from its metadata, or rgb; default %(default)s",
     )
+    add(
+        "--region",
+        metavar="X,Y,W,H",
+        help="enhance this part of INPUT, and write it alone: left, top, width and height in pixels",
+    )
+    add(
+        "--edges",
+        choices=get_args(Edges),
+        help="what the model sees beyond the border of INPUT, as far as the overlap: the image "
+        "mirrored, its last pixels repeated, or its opposite side, so that a texture stays tileable; "
+        "default: what the model pads with",
+    )
     add("--job-dir", metavar="DIR", help="folder for the job's files; default OUTPUT.srpipe")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--fresh", action="store_true", help="start over, whatever the job folder holds")
@@ -184,6 +198,8 @@ def run(options: argparse.Namespace) -> int:
                 white=options.white,
                 channel_order=options.channel_order,
                 stop=options.stop,
+                region=None if options.region is None else parse_region(options.region),
+                edges=options.edges,
             )
         except (KeyboardInterrupt, SrpipeError) as problem:
             # A KeyboardInterrupt comes while the job is still being prepared.

@@ -45,7 +45,7 @@ class CanvasFiles:
         """
         self._pixels_map = _map(Path(plan.job_dir, PIXELS_FILE), writable=writable)
         self._seams_map = _map(Path(plan.job_dir, SEAMS_FILE), writable=writable)
-        size, shapes = plan.output_size, plan.seam_shapes
+        size, shapes = plan.canvas_size, plan.seam_shapes
         pixel = np.dtype(plan.image.numpy_dtype)
         n_samples = size.pixels * plan.image.bands
         self.pixels: npt.NDArray[Any] = np.frombuffer(self._pixels_map, pixel, n_samples).reshape(

@@ -172,14 +172,17 @@ class ImageWriter:
 
     def _gated_pixels(self, gate_source: Any) -> Any:
         plan = self._plan
-        size = plan.output_size
+        size, canvas = plan.output_size, plan.canvas_size
         pixels = pyvips.Image.rawload(
             os.path.join(plan.job_dir, PIXELS_FILE),
-            size.width,
-            size.height,
+            canvas.width,
+            canvas.height,
             plan.image.bands,
             format="uchar" if plan.image.dtype == "uint8" else "ushort",
         )
+        if size != canvas:
+            left, top = plan.frame.crop.left * plan.scale, plan.frame.crop.top * plan.scale
+            pixels = pixels.crop(left, top, size.width, size.height)
         gate = pyvips.Image.new_from_source(gate_source, "", access="sequential")
         # Extending a column by copying it takes a tenth of the memory that zooming it does.
         gate = gate.crop(0, 0, 1, size.height)

@@ -44,6 +44,11 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
     }
     if plan.rewrites:
         facts["graph"] = f"with {', '.join(plan.rewrites)} rewritten, {plan.graph_sha256[:16]}"
+    crop, frame = plan.frame.crop, plan.frame
+    if plan.input_size != image.size:
+        facts["region"] = str(frame.in_image(crop))
+    if frame.edges is not None:
+        facts["edges"] = f"{frame.edges}, margin {frame.margin}"
     if plan.on_gpu or not model.batch_exact:
         facts["batch size"] = str(plan.batch_size)
     return facts | {f"{name} version": version for name, version in versions.items()}

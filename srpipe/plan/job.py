@@ -8,7 +8,8 @@ from typing import Literal
 from srpipe.errors import SettingsError
 from srpipe.plan.bands import as_asked, bands_seen, check_bands, find_white
 from srpipe.plan.colour import BICUBIC_RADIUS_PX, ColourPath
-from srpipe.plan.geometry import Size, round_up
+from srpipe.plan.frame import Frame, frame_grid
+from srpipe.plan.geometry import Rect, Size, round_up
 from srpipe.plan.grid import Grid, plan_axis
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.memory import (
@@ -83,6 +84,8 @@ class Plan:
     """Whether to start over, whatever the job folder holds."""
     checkpoint_every_s: float
     on_error: OnError
+    frame: Frame
+    """Where the grid lies in the image, and which part of it is the output."""
 
     @property
     def serial(self) -> bool:
@@ -97,7 +100,21 @@ class Plan:
     @property
     def output_size(self) -> Size:
         """Output pixels."""
-        return self.image.size.scaled(self.scale)
+        return self.input_size.scaled(self.scale)
+
+    @property
+    def input_size(self) -> Size:
+        """The part of the image that is enhanced, input pixels."""
+        return Size(self.frame.crop.width, self.frame.crop.height)
+
+    @property
+    def canvas_size(self) -> Size:
+        """What all tiles cover, output pixels: the output, and what is cut off around it."""
+        return Size(self.grid.x.length_px, self.grid.y.length_px).scaled(self.scale)
+
+    def source_of(self, tile: int) -> Rect:
+        """The pixels of the image that a tile covers."""
+        return self.frame.in_image(self.grid.at(tile).source).within(self.image.size)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -148,7 +165,7 @@ class Plan:
         pixel_bytes = self.image.bands * self.image.sample_bytes
         spare = spare_results(
             self.image.size.width * pixel_bytes,
-            self.output_size.width * pixel_bytes,
+            self.canvas_size.width * pixel_bytes,
             count(self.slot_shapes.result) * self.model_item_bytes,
             needed=runs + 1,
         )
@@ -190,19 +207,21 @@ class Plan:
     @property
     def pixels_bytes(self) -> int:
         """Bytes of the memory-mapped pixels."""
-        return self.output_size.pixels * self.image.bands * self.image.sample_bytes
+        return self.canvas_size.pixels * self.image.bands * self.image.sample_bytes
 
     def finished_rows_px(self, next_tile: int) -> int:
         """Output rows from the top that neither ``next_tile`` nor a later one changes."""
         row = next_tile // self.grid.x.n_tiles
         if row == self.grid.y.n_tiles:
             return self.output_size.height
-        return self.grid.y.starts_px[row] * self.scale
+        rows_px = self.grid.y.starts_px[row] - self.frame.crop.top
+        return max(0, min(rows_px, self.frame.crop.height)) * self.scale
 
     @property
     def output_bytes(self) -> int:
         """Bytes the output file is expected to take."""
-        return int(self.pixels_bytes * self.output.estimated_ratio)
+        pixel_bytes = self.image.bands * self.image.sample_bytes
+        return int(self.output_size.pixels * pixel_bytes * self.output.estimated_ratio)
 
 
 def make_plan(
@@ -226,24 +245,26 @@ def make_plan(
         device: resolved device, or several between commas.
         cores: processor cores this process may use.
         job_dir: the job's folder.
-        grid: the tiles, where an earlier run has laid them.
+        grid: the tiles of the whole image, where an earlier run has laid them.
 
     Raises:
         InputError: the model cannot work on the image's bands.
-        SettingsError: tile size, overlap, batch size, white or channel order do not fit the model
-            or the image.
+        SettingsError: tile size, overlap, batch size, white, channel order or region do not fit the
+            model or the image.
         OutputError: the format cannot hold the result.
     """
     model = as_asked(model, settings)
     check_bands(image, model)
     white = find_white(settings, image, model)
-    output = fit_output(output, image, image.size.scaled(model.scale))
-    grid = grid or plan_grid(settings, image, model)
+    whole = grid or plan_grid(settings, image, model)
+    grid, frame = frame_grid(whole, image.size, settings.region, settings.edges)
+    size = Size(frame.crop.width, frame.crop.height).scaled(model.scale)
+    output = fit_output(output, image, size)
     batch_size = _batch_size(settings, model, device, grid.n_tiles)
     n_batches = -(-grid.n_tiles // batch_size)
     workers = min(_workers(settings, device), n_batches)
     reach_px = _reach_px(model, image)
-    trims = tuple(default_trim_px(axis.overlap_px, reach_px) for axis in (grid.x, grid.y))
+    trims = tuple(default_trim_px(axis.overlap_px, reach_px) for axis in (whole.x, whole.y))
     engine = settings.engine if settings.engine != "auto" else _engine(grid.n_tiles, workers)
     if engine == "serial":
         workers = 1
@@ -273,6 +294,7 @@ def make_plan(
         fresh=settings.fresh,
         checkpoint_every_s=settings.checkpoint_every_s,
         on_error=settings.on_error,
+        frame=frame,
     )
 
 
@@ -316,7 +338,7 @@ def _integer_input(settings: Settings, image: ImageInfo, model: ModelInfo, devic
 
 
 def plan_grid(settings: Settings, image: ImageInfo, model: ModelInfo) -> Grid:
-    """Lay the tiles of an image for a model.
+    """Lay the tiles of an image for a model, over its margin too if it is continued.
 
     Raises:
         SettingsError: the tile size or the overlap does not fit the model.
@@ -339,9 +361,10 @@ def plan_grid(settings: Settings, image: ImageInfo, model: ModelInfo) -> Grid:
                 f"overlap {overlap_px} leaves no whole multiple of {multiple_px} pixels, which model "
                 f"{model.name} needs, in a tile of {tile_px}: use larger tiles."
             )
+        margin_px = round_up(overlap_px, multiple_px) if settings.edges else 0
         axes.append(
             plan_axis(
-                length_px,
+                length_px + 2 * margin_px,
                 tile_px,
                 overlap_px,
                 multiple_px,

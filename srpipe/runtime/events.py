@@ -46,6 +46,7 @@ class Report:
     output: str
     model: str
     input_size: Size
+    """Of the part that was enhanced, which is all of it unless a region was asked for."""
     output_size: Size
     tiles: int
     resumed_tiles: int
@@ -135,12 +136,12 @@ class Monitor:
             input=plan.image.path,
             output=plan.output.path,
             model=plan.model.name,
-            input_size=plan.image.size,
+            input_size=plan.input_size,
             output_size=plan.output_size,
             tiles=grid.n_tiles,
             resumed_tiles=self._first_tile,
             reused_tiles=self._reused_tiles,
-            filled=tuple(grid.at(tile).source for tile in self._filled_tiles),
+            filled=tuple(plan.source_of(tile) for tile in self._filled_tiles),
             tile=grid.tile,
             stride=Size(grid.x.stride_px, grid.y.stride_px),
             redundancy=grid.redundancy,

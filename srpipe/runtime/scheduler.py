@@ -134,7 +134,7 @@ class Scheduler:
             runs_per_worker=1 if plan.serial else plan.runners + 1,
             tiles_kept=plan.colour.needs_source,
             total_rows_px=plan.output_size.height,
-            total_px=plan.output_size.pixels,
+            total_px=plan.canvas_size.pixels,
             max_lag_px=_MAX_LAG_TILE_ROWS * grid.tile.height * plan.scale,
             batch_may_shrink=plan.model.batch is None and (plan.model.batch_exact or plan.on_gpu),
             max_reserved=counts.reserved,

@@ -35,7 +35,8 @@ def pipeline_bytes(plan: Plan) -> int:
     else:
         processes, slots = _ONE_PROCESS_BYTES, plan.slot_bytes
     pixel_bytes = plan.image.bands * plan.image.sample_bytes
-    rows = rows_bytes(plan.image.size.width * pixel_bytes, plan.output_size.width * pixel_bytes)
+    rows = rows_bytes(plan.image.size.width * pixel_bytes, plan.canvas_size.width * pixel_bytes)
     tile_bytes = plan.grid.tile.pixels * pixel_bytes
     seen = 2 * seen_tiles(tile_bytes) * tile_bytes if plan.reuse else 0
-    return processes + slots + rows + seen
+    kept = 2 * plan.frame.margin.height * plan.image.size.width * pixel_bytes
+    return processes + slots + rows + seen + (kept if plan.frame.edges == "wrap" else 0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from srpipe.io.beyond import FrameReader
 from srpipe.io.checkpoint import Checkpoint
-from srpipe.io.source import TileReader
 from srpipe.plan.colour import pad_edges
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Done, Instruction, Read
@@ -21,8 +21,11 @@ class Reader:
     def __init__(self, plan: Plan, slots: Slots, at: Checkpoint) -> None:
         self._plan = plan
         self._slots = slots
-        self._source = TileReader(
-            plan.image, fill=plan.on_error == "fill", whole_so_far=not at.filled_tiles
+        self._source = FrameReader(
+            plan.image,
+            plan.frame,
+            fill=plan.on_error == "fill",
+            whole_so_far=not at.filled_tiles,
         )
         self._seen = (
             SeenTiles(plan.slot_shapes.tile, plan.image.numpy_dtype) if plan.reuse else None
