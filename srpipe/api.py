@@ -31,6 +31,7 @@ from srpipe.io.job_folder import (
     read_kept,
     refuse_existing,
 )
+from srpipe.io.mask import read_mask_info
 from srpipe.io.model_probe import probe_model, read_model_metadata
 from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import available_cores
@@ -50,6 +51,7 @@ from srpipe.runtime.conductor import Conductor
 from srpipe.runtime.events import Monitor, ProgressCallback, Report
 from srpipe.runtime.warm import Warm
 from srpipe.settings import (
+    DEFAULT_BACKGROUND_LEVELS,
     DEFAULT_CHECKPOINT_EVERY_S,
     DEFAULT_MODEL,
     Blend,
@@ -121,6 +123,9 @@ def enhance(
     stop: StopRequest | None = None,
     region: Region | None = None,
     edges: Edges | None = None,
+    mask: PathLike | None = None,
+    skip_background: bool = False,
+    background_levels: int = DEFAULT_BACKGROUND_LEVELS,
 ) -> Report:
     """Enhance one image file, tile by tile, within bounded memory.
 
@@ -173,6 +178,11 @@ def enhance(
         edges: what the model sees beyond the image's border, as far as the overlap: ``reflect`` mirrors
             the image, ``replicate`` repeats its last pixels, ``wrap`` goes on with its opposite side,
             so that a texture that can be tiled still can. None: what the model pads with by itself.
+        mask: an image of the input's shape, of any size: what is white in it is enhanced, what is black
+            resized plainly, with a soft border; tiles all black cost almost nothing.
+        skip_background: resize tiles plainly that are background: those in which the values of no band
+            lie further apart than ``background_levels``.
+        background_levels: so many of 255.
 
     Returns:
         What was done: sizes, tiles, seconds per stage, megapixels per second.
@@ -209,6 +219,9 @@ def enhance(
         channel_order=channel_order,
         region=region,
         edges=edges,
+        mask=None if mask is None else os.fspath(mask),
+        skip_background=skip_background,
+        background_levels=background_levels,
     )
     plan = prepare(os.fspath(src), os.fspath(dst), settings)
     return run_job(plan, progress, begin_s, stop or StopRequest())
@@ -244,15 +257,21 @@ def prepare(
     kept = None if settings.fresh else read_kept(Path(job_dir))
     device, model = started or start_model(settings, kept)
     cores = available_cores()
+    mask = None
+    if settings.mask is not None:
+        mask = read_mask_info(_absolute(settings.mask, InputError), image.size)
 
     def plan_for(settings: Settings, device: str, grid: Grid | None = None) -> Plan:
         return make_plan(
-            settings, image, model, output, device=device, cores=cores, job_dir=job_dir, grid=grid
-        )
+            settings, image, model, output, device=device, cores=cores, job_dir=job_dir, grid=grid,
+            mask=mask,
+        )  # fmt: skip
 
     def plan_whole(settings: Settings, device: str) -> Plan:
         whole, anywhere = replace(settings, region=None), parse_output("whole.v")
-        return make_plan(whole, image, model, anywhere, device=device, cores=cores, job_dir=job_dir)
+        return make_plan(
+            whole, image, model, anywhere, device=device, cores=cores, job_dir=job_dir, mask=mask
+        )
 
     if kept is not None and kept.model_sha256 == model.sha256:
         graph = Rewritten(kept.rewrites, kept.graph_sha256)

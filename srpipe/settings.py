@@ -32,6 +32,7 @@ MAX_BATCH_SIZE = 256
 MAX_WORKERS = 256
 MAX_MODEL_VALUE = 65536
 DEFAULT_CHECKPOINT_EVERY_S = 5.0
+DEFAULT_BACKGROUND_LEVELS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,12 @@ class Settings:
     edges: Edges | None = None
     """What the model sees beyond the image's border, up to the overlap: the image mirrored, its last
     pixels repeated, or its opposite side. None: nothing, so that it pads as it does by itself."""
+    mask: str | None = None
+    """An image of the input's shape: white is enhanced, black resized plainly. None: all white."""
+    skip_background: bool = False
+    """Resize tiles plainly whose pixels hardly differ, instead of running the model on them."""
+    background_levels: int = DEFAULT_BACKGROUND_LEVELS
+    """How far apart the values of a band may lie in such a tile, where white is 255."""
 
     def __post_init__(self) -> None:
         _check_range("tile_size", self.tile_size, 1, MAX_TILE_SIZE_PX, "input pixels")
@@ -104,6 +111,7 @@ class Settings:
         _check_range("white", self.white, 1, 65535, "pixel values")
         _check_range("threads", self.threads, 1, 4 * max(os.cpu_count() or 1, 64), "cores")
         _check_range("runners", self.runners, 1, MAX_WORKERS, "runs")
+        _check_range("background_levels", self.background_levels, 0, 255, "levels")
         _check_range("memory_bytes", self.memory_bytes, 1, 2**62, "bytes")
         _check_choice("blend", self.blend, get_args(Blend))
         _check_choice("engine", self.engine, get_args(Engine))
@@ -122,6 +130,8 @@ class Settings:
             object.__setattr__(self, "region", as_region(self.region))
         if self.edges is not None:
             _check_choice("edges", self.edges, get_args(Edges))
+        if self.mask is not None and not self.mask:
+            raise SettingsError("mask is empty: name an image file, or leave it out.")
         if not self.model:
             raise SettingsError("model is empty: name a bundled model or an .onnx file.")
         if self.tile_size is not None and self.overlap is not None:

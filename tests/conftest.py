@@ -20,8 +20,7 @@ PHOTOGRAPH = Path(__file__).parent / "data" / "dandelion.jpg"
 
 def read_pixels(path: Path | str) -> np.ndarray:
     """(height, width, bands) of an image file."""
-    # Else libvips may give what it remembers of another file at the same path.
-    image = pyvips.Image.new_from_file(str(path), revalidate=True)
+    image = pyvips.Image.new_from_file(str(path))
     return image.numpy().reshape(image.height, image.width, image.bands)
 
 

@@ -11,6 +11,7 @@ from srpipe.api import enhance
 from srpipe.errors import Interrupted, SrpipeError
 from srpipe.progress import ProgressKind, make_renderer, stage_lines
 from srpipe.settings import (
+    DEFAULT_BACKGROUND_LEVELS,
     DEFAULT_CHECKPOINT_EVERY_S,
     DEFAULT_MODEL,
     Blend,
@@ -124,6 +125,23 @@ def add_parser(commands: Commands) -> None:
         "mirrored, its last pixels repeated, or its opposite side, so that a texture stays tileable; "
         "default: what the model pads with",
     )
+    add(
+        "--mask",
+        metavar="FILE",
+        help="an image of the shape of INPUT: white is enhanced, black only resized",
+    )
+    add(
+        "--skip-background",
+        action="store_true",
+        help="only resize tiles in which nothing is to be seen",
+    )
+    add(
+        "--background-levels",
+        type=int,
+        default=DEFAULT_BACKGROUND_LEVELS,
+        metavar="N",
+        help="how far apart the values of such a tile may lie, of 255; default %(default)s",
+    )
     add("--job-dir", metavar="DIR", help="folder for the job's files; default OUTPUT.srpipe")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--fresh", action="store_true", help="start over, whatever the job folder holds")
@@ -200,6 +218,9 @@ def run(options: argparse.Namespace) -> int:
                 stop=options.stop,
                 region=None if options.region is None else parse_region(options.region),
                 edges=options.edges,
+                mask=options.mask,
+                skip_background=options.skip_background,
+                background_levels=options.background_levels,
             )
         except (KeyboardInterrupt, SrpipeError) as problem:
             # A KeyboardInterrupt comes while the job is still being prepared.

@@ -49,6 +49,10 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         facts["region"] = str(frame.in_image(crop))
     if frame.edges is not None:
         facts["edges"] = f"{frame.edges}, margin {frame.margin}"
+    if plan.mask is not None:
+        facts["mask"] = plan.mask.sha256[:16]
+    if plan.background_levels is not None:
+        facts["background"] = f"tiles within {plan.background_levels} levels"
     if plan.on_gpu or not model.batch_exact:
         facts["batch size"] = str(plan.batch_size)
     return facts | {f"{name} version": version for name, version in versions.items()}

@@ -12,6 +12,7 @@ from srpipe.plan.frame import Frame, frame_grid
 from srpipe.plan.geometry import Rect, Size, round_up
 from srpipe.plan.grid import Grid, plan_axis
 from srpipe.plan.image_info import ImageInfo
+from srpipe.plan.mask import MaskInfo
 from srpipe.plan.memory import (
     SeamShapes,
     SlotCounts,
@@ -86,6 +87,10 @@ class Plan:
     on_error: OnError
     frame: Frame
     """Where the grid lies in the image, and which part of it is the output."""
+    mask: MaskInfo | None
+    """Where the model's result is taken; None: everywhere."""
+    background_levels: int | None
+    """The largest range of a tile's values, of 255, that is not worth the model; None: all are."""
 
     @property
     def serial(self) -> bool:
@@ -152,6 +157,14 @@ class Plan:
         )
 
     @property
+    def tiles_kept(self) -> bool:
+        """Whether finishing a tile may need its input pixels: for bands that the model does not see,
+        or what it is not used for.
+        """
+        left_out = self.mask is not None or self.background_levels is not None
+        return self.colour.needs_source or left_out
+
+    @property
     def slot_shapes(self) -> SlotShapes:
         """Shapes of the slots."""
         return slot_shapes(self.grid, self.image, self.model, self.batch_size)
@@ -159,7 +172,6 @@ class Plan:
     @property
     def slot_counts(self) -> SlotCounts:
         """Numbers of slots."""
-        kept = self.colour.needs_source
         n_batches = -(-self.grid.n_tiles // self.batch_size)
         runs = 1 if self.serial else min(self.workers * (self.runners + 1), n_batches)
         pixel_bytes = self.image.bands * self.image.sample_bytes
@@ -172,7 +184,7 @@ class Plan:
         return slot_counts(
             self.batch_size,
             runs,
-            tiles_kept=kept,
+            tiles_kept=self.tiles_kept,
             reuse=self.reuse,
             serial=self.serial,
             spare_results=min(spare, n_batches - runs),
@@ -234,6 +246,7 @@ def make_plan(
     cores: int,
     job_dir: str,
     grid: Grid | None = None,
+    mask: MaskInfo | None = None,
 ) -> Plan:
     """Decide a job.
 
@@ -246,6 +259,7 @@ def make_plan(
         cores: processor cores this process may use.
         job_dir: the job's folder.
         grid: the tiles of the whole image, where an earlier run has laid them.
+        mask: where the model's result is taken.
 
     Raises:
         InputError: the model cannot work on the image's bands.
@@ -295,6 +309,8 @@ def make_plan(
         checkpoint_every_s=settings.checkpoint_every_s,
         on_error=settings.on_error,
         frame=frame,
+        mask=mask,
+        background_levels=settings.background_levels if settings.skip_background else None,
     )
 
 
