@@ -45,11 +45,6 @@ class Frame:
     whole: Grid
     """The tiles of the whole image with its margin, of which the job has some or all."""
 
-    @property
-    def is_part(self) -> bool:
-        """Whether pixels of the grid are cut off."""
-        return self.crop != Rect(0, 0, self.whole.x.length_px, self.whole.y.length_px)
-
     def in_image(self, rect: Rect) -> Rect:
         """A rectangle of the grid in the image's pixels; it may lie beyond the image's border."""
         return Rect(rect.left + self.left, rect.top + self.top, rect.width, rect.height)
