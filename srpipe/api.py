@@ -32,6 +32,7 @@ from srpipe.io.job_folder import (
     is_finished_output,
     read_kept,
 )
+from srpipe.io.mask import read_mask_info
 from srpipe.io.model_probe import probe_model, read_model_metadata
 from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.output_place import check_replaceable, refuse_existing
@@ -52,12 +53,15 @@ from srpipe.runtime.conductor import Conductor
 from srpipe.runtime.events import Monitor, ProgressCallback, Report
 from srpipe.runtime.warm import Warm
 from srpipe.settings import (
+    DEFAULT_BACKGROUND_LEVELS,
     DEFAULT_CHECKPOINT_EVERY_S,
     DEFAULT_MODEL,
     Blend,
     ChannelOrder,
+    Edges,
     Engine,
     OnError,
+    Region,
     Settings,
     Transfer,
     ValueRange,
@@ -121,6 +125,11 @@ def enhance(
     stop: StopRequest | None = None,
     depth: int | None = None,
     outscale: float | None = None,
+    region: Region | None = None,
+    edges: Edges | None = None,
+    mask: PathLike | None = None,
+    skip_background: bool = False,
+    background_levels: int = DEFAULT_BACKGROUND_LEVELS,
 ) -> Report:
     """Enhance one image file, tile by tile, within bounded memory.
 
@@ -172,6 +181,17 @@ def enhance(
             are rounded once, to this depth.
         outscale: how many times as large as the input the output is on each axis, any number above 0;
             what the model gives is resized to that (Lanczos). None: the model's scale.
+        region: left, top, width and height of the part to enhance, in pixels of the input as the file
+            stores them; ``dst`` then holds that part alone. Its pixels are those of a run of the whole
+            image; of a model whose results depend on the batch only with ``batch_size=1``. None: all.
+        edges: what the model sees beyond the image's border, as far as the overlap: ``reflect`` mirrors
+            the image, ``replicate`` repeats its last pixels, ``wrap`` goes on with its opposite side,
+            so that a texture that can be tiled still can. None: what the model pads with by itself.
+        mask: an image of the input's shape, of any size: what is white in it is enhanced, what is black
+            resized plainly, with a soft border; tiles all black cost almost nothing.
+        skip_background: resize tiles plainly that are background: those in which the values of no band
+            lie further apart than ``background_levels``.
+        background_levels: so many of 255.
 
     Returns:
         What was done: sizes, tiles, seconds per stage, megapixels per second.
@@ -208,6 +228,11 @@ def enhance(
         channel_order=channel_order,
         depth=depth,
         outscale=outscale,
+        region=region,
+        edges=edges,
+        mask=None if mask is None else os.fspath(mask),
+        skip_background=skip_background,
+        background_levels=background_levels,
     )
     plan = prepare(os.fspath(src), os.fspath(dst), settings)
     return run_job(plan, progress, begin_s, stop or StopRequest())
@@ -251,10 +276,20 @@ def prepare(
     kept = None if settings.fresh else read_kept(Path(job_dir))
     device, model = started or start_model(settings, kept)
     cores = available_cores()
+    mask = None
+    if settings.mask is not None:
+        mask = read_mask_info(_absolute(settings.mask, InputError), image.size)
 
     def plan_for(settings: Settings, device: str, grid: Grid | None = None) -> Plan:
         return make_plan(
-            settings, image, model, output, device=device, cores=cores, job_dir=job_dir, grid=grid
+            settings, image, model, output, device=device, cores=cores, job_dir=job_dir, grid=grid,
+            mask=mask,
+        )  # fmt: skip
+
+    def plan_whole(settings: Settings, device: str) -> Plan:
+        whole, anywhere = replace(settings, region=None), parse_output("whole.v")
+        return make_plan(
+            whole, image, model, anywhere, device=device, cores=cores, job_dir=job_dir, mask=mask
         )
 
     if kept is not None and kept.model_sha256 == model.sha256:
@@ -267,9 +302,14 @@ def prepare(
         plan = plan_for(settings, device)
         if not os.path.exists(job_dir):
             check_space(plan)  # before anything is measured for it
-        graph = _choose_graph(plan, settings, measure=started is None)
+        # What is chosen for a part is what is chosen for the whole, or its pixels would be others.
+        whole_for = plan_for if settings.region is None else plan_whole
+        whole = whole_for(settings, device)
+        graph = _choose_graph(whole, settings, measure=started is None)
         runs = graph_info(model, graph)
-        plan = tune_plan(plan, runs, settings, plan_for, cores, measure=started is None)
+        plan = tune_plan(whole, runs, settings, whole_for, cores, measure=started is None)
+        if settings.region is not None:
+            plan = plan_for(Kept.of(plan).complete(settings, cores), plan.device)
     if settings.rewrite and plan.device == "cpu":
         plan = replace(plan, rewrites=graph.rewrites, graph_sha256=graph.sha256)
     check_options(plan.output, plan.written)

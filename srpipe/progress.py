@@ -150,12 +150,13 @@ def summary(report: Report) -> str:
     workers = f"{report.workers} worker{'s' if report.workers > 1 else ''}"
     engine = "one process" if report.engine != "local" else workers
     reused = f", {report.reused_tiles} of them repeated" if report.reused_tiles else ""
+    skipped = f", {report.skipped_tiles} of them left out" if report.skipped_tiles else ""
     return (
         f"{report.output}: {report.output_size} ({report.output_size.megapixels:.1f} MP) from "
         f"{report.input_size} in {format_seconds(report.seconds)}, {report.output_mp_per_s:.2f} MP/s "
         f"({report.model} on {report.device}, {engine}, {report.threads} threads; {report.tiles} "
-        f"tiles of {report.tile}{reused}, stride {report.stride}, {report.redundancy:.1%} redundant, "
-        f"batch {report.batch_size})"
+        f"tiles of {report.tile}{reused}{skipped}, stride {report.stride}, "
+        f"{report.redundancy:.1%} redundant, batch {report.batch_size})"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import re
 from collections.abc import Iterable
@@ -18,6 +19,9 @@ ChannelOrder = Literal["auto", "rgb", "bgr"]
 Transfer = Literal["auto", "float", "integer"]
 ValueRange = tuple[float, float]
 """What black and white are in a model's numbers."""
+Edges = Literal["reflect", "replicate", "wrap"]
+Region = tuple[int, int, int, int]
+"""Left, top, width and height of a part of an image, input pixels."""
 
 DEFAULT_MODEL = "lite-x2"
 MAX_TILE_SIZE_PX = 8192
@@ -30,6 +34,7 @@ MAX_MODEL_VALUE = 65536
 DEPTHS = (8, 16)
 MAX_OUTSCALE = 65536
 DEFAULT_CHECKPOINT_EVERY_S = 5.0
+DEFAULT_BACKGROUND_LEVELS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +97,17 @@ class Settings:
     """Bits of a sample of the output, 8 or 16; None: those of the input."""
     outscale: float | None = None
     """How many times as large as the input the output is on each axis; None: the model's scale."""
+    region: Region | None = None
+    """The part of the image that is enhanced, and is the output; None: all of it."""
+    edges: Edges | None = None
+    """What the model sees beyond the image's border, up to the overlap: the image mirrored, its last
+    pixels repeated, or its opposite side. None: nothing, so that it pads as it does by itself."""
+    mask: str | None = None
+    """An image of the input's shape: white is enhanced, black resized plainly. None: all white."""
+    skip_background: bool = False
+    """Resize tiles plainly whose pixels hardly differ, instead of running the model on them."""
+    background_levels: int = DEFAULT_BACKGROUND_LEVELS
+    """How far apart the values of a band may lie in such a tile, where white is 255."""
 
     def __post_init__(self) -> None:
         _check_range("tile_size", self.tile_size, 1, MAX_TILE_SIZE_PX, "input pixels")
@@ -101,6 +117,7 @@ class Settings:
         _check_range("white", self.white, 1, 65535, "pixel values")
         _check_range("threads", self.threads, 1, 4 * max(os.cpu_count() or 1, 64), "cores")
         _check_range("runners", self.runners, 1, MAX_WORKERS, "runs")
+        _check_range("background_levels", self.background_levels, 0, 255, "levels")
         _check_range("memory_bytes", self.memory_bytes, 1, 2**62, "bytes")
         if self.depth not in (None, *DEPTHS):
             raise SettingsError(f"depth is {self.depth!r}: it must be 8 or 16 bits.")
@@ -119,6 +136,12 @@ class Settings:
             raise SettingsError(
                 f"checkpoint_every_s is {self.checkpoint_every_s}: it must be 0 to 86400 seconds."
             )
+        if self.region is not None:
+            object.__setattr__(self, "region", as_region(self.region))
+        if self.edges is not None:
+            _check_choice("edges", self.edges, get_args(Edges))
+        if self.mask is not None and not self.mask:
+            raise SettingsError("mask is empty: name an image file, or leave it out.")
         if not self.model:
             raise SettingsError("model is empty: name a bundled model or an .onnx file.")
         if self.tile_size is not None and self.overlap is not None:
@@ -190,6 +213,42 @@ def as_value_range(numbers: Iterable[float]) -> ValueRange:
             f"{MAX_MODEL_VALUE} of 0 and well apart, such as 0,255 or -1,1."
         )
     return low, high
+
+
+def parse_region(text: str) -> Region:
+    """Read ``X,Y,W,H``.
+
+    Raises:
+        SettingsError: it is not four whole numbers that can be a region.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4:
+        raise SettingsError(
+            f"region {text!r} must be four whole numbers, left, top, width and height in pixels, such "
+            "as 1000,2000,512,512."
+        )
+    return as_region(numbers)
+
+
+def as_region(numbers: Iterable[int]) -> Region:
+    """A region as four whole numbers.
+
+    Raises:
+        SettingsError: they are none, or it is empty, or begins outside of every image.
+    """
+    try:
+        left, top, width, height = map(operator.index, numbers)
+    except (TypeError, ValueError):
+        left = top = width = height = -1
+    if min(left, top) < 0 or min(width, height) < 1:
+        raise SettingsError(
+            f"region {numbers} must be left, top, width and height in whole pixels: the first two 0 or "
+            "more, the others 1 or more."
+        )
+    return left, top, width, height
 
 
 def _check_range(name: str, value: int | None, low: int, high: int, unit: str) -> None:

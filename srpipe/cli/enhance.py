@@ -11,14 +11,17 @@ from srpipe.api import enhance
 from srpipe.errors import Interrupted, SrpipeError
 from srpipe.progress import ProgressKind, make_renderer, stage_lines
 from srpipe.settings import (
+    DEFAULT_BACKGROUND_LEVELS,
     DEFAULT_CHECKPOINT_EVERY_S,
     DEFAULT_MODEL,
     DEPTHS,
     Blend,
     ChannelOrder,
+    Edges,
     OnError,
     Transfer,
     parse_bytes,
+    parse_region,
     parse_value_range,
 )
 
@@ -124,6 +127,35 @@ def add_parser(commands: Commands) -> None:
         help="how many times as large as INPUT OUTPUT is, any number above 0: what the model gives is "
         "resized; default the model's scale",
     )
+    add(
+        "--region",
+        metavar="X,Y,W,H",
+        help="enhance this part of INPUT, and write it alone: left, top, width and height in pixels",
+    )
+    add(
+        "--edges",
+        choices=get_args(Edges),
+        help="what the model sees beyond the border of INPUT, as far as the overlap: the image "
+        "mirrored, its last pixels repeated, or its opposite side, so that a texture stays tileable; "
+        "default: what the model pads with",
+    )
+    add(
+        "--mask",
+        metavar="FILE",
+        help="an image of the shape of INPUT: white is enhanced, black only resized",
+    )
+    add(
+        "--skip-background",
+        action="store_true",
+        help="only resize tiles in which nothing is to be seen",
+    )
+    add(
+        "--background-levels",
+        type=int,
+        default=DEFAULT_BACKGROUND_LEVELS,
+        metavar="N",
+        help="how far apart the values of such a tile may lie, of 255; default %(default)s",
+    )
     add("--job-dir", metavar="DIR", help="folder for the job's files; default OUTPUT.srpipe")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--fresh", action="store_true", help="start over, whatever the job folder holds")
@@ -200,6 +232,11 @@ def run(options: argparse.Namespace) -> int:
                 stop=options.stop,
                 depth=options.depth,
                 outscale=options.outscale,
+                region=None if options.region is None else parse_region(options.region),
+                edges=options.edges,
+                mask=options.mask,
+                skip_background=options.skip_background,
+                background_levels=options.background_levels,
             )
         except (KeyboardInterrupt, SrpipeError) as problem:
             # A KeyboardInterrupt comes while the job is still being prepared.

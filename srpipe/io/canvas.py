@@ -95,7 +95,7 @@ class Canvas:
         if broken:
             raise InferenceError(
                 f"model {self._plan.model.name} gave NaN or infinity in {broken} values of tile "
-                f"{index} ({tile.source} of {self._plan.image.path}): "
+                f"{index} ({self._plan.source_of(index)} of {self._plan.image.path}): "
                 + (
                     "half precision overflows there; use a float32 model."
                     if self._plan.model.dtype == "float16"

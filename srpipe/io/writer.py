@@ -112,12 +112,12 @@ class ImageWriter:
             target=self._save, args=(read_end,), name="srpipe-saver", daemon=True
         )
         self._thread.start()
-        height = plan.canvas_size.height
+        height = plan.cropped_size.height
         header = struct.pack(">IIBBBBB", _GATE_WIDTH_PX, height, 8, 0, 0, 0, 0)
         self._send(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header))
 
     def write_rows(self, stop_row: int) -> None:
-        """Let the saver have the canvas's final rows up to ``stop_row`` (exclusive).
+        """Let the saver have the cropped canvas's final rows up to ``stop_row`` (exclusive).
 
         Raises:
             WriteError: the saver failed, as on a full disk.
@@ -134,7 +134,7 @@ class ImageWriter:
         Raises:
             WriteError: the file could not be written whole.
         """
-        self.write_rows(self._plan.canvas_size.height)
+        self.write_rows(self._plan.cropped_size.height)
         self._send(_chunk(b"IDAT", self._deflate.flush()) + _chunk(b"IEND", b""))
         self._close_pipe()
         self._thread.join()
@@ -184,20 +184,24 @@ class ImageWriter:
         plan = self._plan
         if plan.output.format.name != "TIFF" or not plan.image.loader.startswith("tiffload"):
             return
-        size, out = plan.image.size, plan.output_size
-        scale = out.width / size.width, out.height / size.height
-        add_tags(self._path, enlarged(read_georeference(plan.image.path), scale))
+        part, size = plan.frame.in_image(plan.frame.crop), plan.output_size
+        scale = size.width / part.width, size.height / part.height
+        tags = enlarged(read_georeference(plan.image.path), scale, part.left, part.top)
+        add_tags(self._path, tags)
 
     def _gated_pixels(self, gate_source: Any) -> Any:
         plan = self._plan
-        size = plan.canvas_size
+        size, canvas = plan.cropped_size, plan.canvas_size
         pixels = pyvips.Image.rawload(
             os.path.join(plan.job_dir, PIXELS_FILE),
-            size.width,
-            size.height,
+            canvas.width,
+            canvas.height,
             plan.image.bands,
             format="uchar" if plan.written.dtype == "uint8" else "ushort",
         )
+        if size != canvas:
+            left, top = plan.frame.crop.left * plan.scale, plan.frame.crop.top * plan.scale
+            pixels = pixels.crop(left, top, size.width, size.height)
         gate = pyvips.Image.new_from_source(gate_source, "", access="sequential")
         # Extending a column by copying it takes a tenth of the memory that zooming it does.
         gate = gate.crop(0, 0, 1, size.height)

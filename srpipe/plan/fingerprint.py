@@ -48,6 +48,15 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         facts["resized to"] = str(plan.output_size)
     if plan.rewrites:
         facts["graph"] = f"with {', '.join(plan.rewrites)} rewritten, {plan.graph_sha256[:16]}"
+    crop, frame = plan.frame.crop, plan.frame
+    if plan.input_size != image.size:
+        facts["region"] = str(frame.in_image(crop))
+    if frame.edges is not None:
+        facts["edges"] = f"{frame.edges}, margin {frame.margin}"
+    if plan.mask is not None:
+        facts["mask"] = plan.mask.sha256[:16]
+    if plan.background_levels is not None:
+        facts["background"] = f"tiles within {plan.background_levels} levels"
     if plan.on_gpu or not model.batch_exact:
         facts["batch size"] = str(plan.batch_size)
     return facts | {f"{name} version": version for name, version in versions.items()}

@@ -43,6 +43,13 @@ class Rect:
     width: int
     height: int
 
+    def within(self, size: Size) -> Rect:
+        """The part of it that lies in an image of ``size``, which it must touch."""
+        left, top = max(self.left, 0), max(self.top, 0)
+        right = min(self.left + self.width, size.width)
+        bottom = min(self.top + self.height, size.height)
+        return Rect(left, top, right - left, bottom - top)
+
     def __str__(self) -> str:
         return f"{self.width}x{self.height} at ({self.left}, {self.top})"
 

@@ -8,9 +8,11 @@ from typing import Literal
 from srpipe.errors import SettingsError
 from srpipe.plan.bands import as_asked, bands_seen, check_bands, find_white
 from srpipe.plan.colour import BICUBIC_RADIUS_PX, ColourPath
-from srpipe.plan.geometry import Size, round_up
+from srpipe.plan.frame import Frame, frame_grid
+from srpipe.plan.geometry import Rect, Size, round_up
 from srpipe.plan.grid import Grid, plan_axis
 from srpipe.plan.image_info import ImageInfo
+from srpipe.plan.mask import MaskInfo
 from srpipe.plan.memory import (
     LEVELS_ROW_FACTOR,
     RESIZE_ROW_FACTOR,
@@ -85,6 +87,12 @@ class Plan:
     """Whether to start over, whatever the job folder holds."""
     checkpoint_every_s: float
     on_error: OnError
+    frame: Frame
+    """Where the grid lies in the image, and which part of it is the output."""
+    mask: MaskInfo | None
+    """Where the model's result is taken; None: everywhere."""
+    background_levels: int | None
+    """The largest range of a tile's values, of 255, that is not worth the model; None: all are."""
     depth: int | None = None
     """Bits of a sample of the output, as it was asked for; None: those of the input."""
     outscale: float | None = None
@@ -101,14 +109,30 @@ class Plan:
         return self.model.scale
 
     @property
+    def input_size(self) -> Size:
+        """The part of the image that is enhanced, input pixels."""
+        return Size(self.frame.crop.width, self.frame.crop.height)
+
+    @property
     def canvas_size(self) -> Size:
-        """What the model's results cover, output pixels before any resizing."""
-        return self.image.size.scaled(self.scale)
+        """What all tiles cover, output pixels before any resizing."""
+        return Size(self.grid.x.length_px, self.grid.y.length_px).scaled(self.scale)
+
+    @property
+    def cropped_size(self) -> Size:
+        """What is left of the canvas when the rest around the output is cut off."""
+        return self.input_size.scaled(self.scale)
+
+    def source_of(self, tile: int) -> Rect:
+        """The pixels of the image that a tile covers."""
+        return self.frame.in_image(self.grid.at(tile).source).within(self.image.size)
 
     @property
     def output_size(self) -> Size:
         """Pixels of the output file."""
-        return self.canvas_size if self.outscale is None else self.image.size.resized(self.outscale)
+        return (
+            self.cropped_size if self.outscale is None else self.input_size.resized(self.outscale)
+        )
 
     @property
     def output_factor(self) -> float:
@@ -156,6 +180,14 @@ class Plan:
         )
 
     @property
+    def tiles_kept(self) -> bool:
+        """Whether finishing a tile may need its input pixels: for bands that the model does not see,
+        or what it is not used for.
+        """
+        left_out = self.mask is not None or self.background_levels is not None
+        return self.colour.needs_source or left_out
+
+    @property
     def slot_shapes(self) -> SlotShapes:
         """Shapes of the slots."""
         return slot_shapes(self.grid, self.image, self.model, self.batch_size)
@@ -163,7 +195,6 @@ class Plan:
     @property
     def slot_counts(self) -> SlotCounts:
         """Numbers of slots."""
-        kept = self.colour.needs_source
         n_batches = -(-self.grid.n_tiles // self.batch_size)
         runs = 1 if self.serial else min(self.workers * (self.runners + 1), n_batches)
         pixel_bytes = self.image.bands * self.image.sample_bytes
@@ -176,7 +207,7 @@ class Plan:
         return slot_counts(
             self.batch_size,
             runs,
-            tiles_kept=kept,
+            tiles_kept=self.tiles_kept,
             reuse=self.reuse,
             serial=self.serial,
             spare_results=min(spare, n_batches - runs),
@@ -230,8 +261,9 @@ class Plan:
         """Canvas rows from the top that neither ``next_tile`` nor a later one changes."""
         row = next_tile // self.grid.x.n_tiles
         if row == self.grid.y.n_tiles:
-            return self.canvas_size.height
-        return self.grid.y.starts_px[row] * self.scale
+            return self.cropped_size.height
+        rows_px = self.grid.y.starts_px[row] - self.frame.crop.top
+        return max(0, min(rows_px, self.frame.crop.height)) * self.scale
 
     @property
     def output_bytes(self) -> int:
@@ -250,6 +282,7 @@ def make_plan(
     cores: int,
     job_dir: str,
     grid: Grid | None = None,
+    mask: MaskInfo | None = None,
 ) -> Plan:
     """Decide a job.
 
@@ -261,26 +294,29 @@ def make_plan(
         device: resolved device, or several between commas.
         cores: processor cores this process may use.
         job_dir: the job's folder.
-        grid: the tiles, where an earlier run has laid them.
+        grid: the tiles of the whole image, where an earlier run has laid them.
+        mask: where the model's result is taken.
 
     Raises:
         InputError: the model cannot work on the image's bands.
-        SettingsError: tile size, overlap, batch size, white or channel order do not fit the model
-            or the image.
+        SettingsError: tile size, overlap, batch size, white, channel order or region do not fit the
+            model or the image.
         OutputError: the format cannot hold the result.
     """
     model = as_asked(model, settings)
     check_bands(image, model)
     white = find_white(settings, image, model)
+    whole = grid or plan_grid(settings, image, model)
+    grid, frame = frame_grid(whole, image.size, settings.region, settings.edges)
     outscale = None if settings.outscale == model.scale else settings.outscale
-    size = image.size.resized(model.scale if outscale is None else outscale)
+    cropped = Size(frame.crop.width, frame.crop.height)
+    size = cropped.resized(model.scale if outscale is None else outscale)
     output = fit_output(output, as_written(image, settings.depth), size)
-    grid = grid or plan_grid(settings, image, model)
     batch_size = _batch_size(settings, model, device, grid.n_tiles)
     n_batches = -(-grid.n_tiles // batch_size)
     workers = min(_workers(settings, device), n_batches)
     reach_px = _reach_px(model, image)
-    trims = tuple(default_trim_px(axis.overlap_px, reach_px) for axis in (grid.x, grid.y))
+    trims = tuple(default_trim_px(axis.overlap_px, reach_px) for axis in (whole.x, whole.y))
     engine = settings.engine if settings.engine != "auto" else _engine(grid.n_tiles, workers)
     if engine == "serial":
         workers = 1
@@ -312,6 +348,9 @@ def make_plan(
         on_error=settings.on_error,
         depth=settings.depth,
         outscale=outscale,
+        frame=frame,
+        mask=mask,
+        background_levels=settings.background_levels if settings.skip_background else None,
     )
 
 
@@ -355,7 +394,7 @@ def _integer_input(settings: Settings, image: ImageInfo, model: ModelInfo, devic
 
 
 def plan_grid(settings: Settings, image: ImageInfo, model: ModelInfo) -> Grid:
-    """Lay the tiles of an image for a model.
+    """Lay the tiles of an image for a model, over its margin too if it is continued.
 
     Raises:
         SettingsError: the tile size or the overlap does not fit the model.
@@ -378,9 +417,10 @@ def plan_grid(settings: Settings, image: ImageInfo, model: ModelInfo) -> Grid:
                 f"overlap {overlap_px} leaves no whole multiple of {multiple_px} pixels, which model "
                 f"{model.name} needs, in a tile of {tile_px}: use larger tiles."
             )
+        margin_px = round_up(overlap_px, multiple_px) if settings.edges else 0
         axes.append(
             plan_axis(
-                length_px,
+                length_px + 2 * margin_px,
                 tile_px,
                 overlap_px,
                 multiple_px,

@@ -7,7 +7,8 @@ from typing import Any
 
 from srpipe.plan.geometry import Size
 from srpipe.plan.grid import AxisGrid, Grid
-from srpipe.settings import Settings
+from srpipe.plan.job import Plan
+from srpipe.settings import Edges, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,9 @@ class Kept:
     overlap: int | None
     """As it was asked for; None: the model's usual one."""
     grid: Grid
+    """The tiles of the whole image."""
+    edges: Edges | None
+    margin: Size
     batch_size: int
     workers: int
     threads: int
@@ -30,17 +34,38 @@ class Kept:
     graph_sha256: str
 
     @classmethod
+    def of(cls, plan: Plan) -> Kept:
+        """Take it from a plan of this run."""
+        return cls(
+            model_sha256=plan.model.sha256,
+            device=plan.device,
+            tile_size=plan.tile_size,
+            overlap=plan.overlap,
+            grid=plan.frame.whole,
+            edges=plan.frame.edges,
+            margin=plan.frame.margin,
+            batch_size=plan.batch_size,
+            workers=plan.workers,
+            threads=plan.threads,
+            runners=plan.runners,
+            serial=plan.serial,
+            rewrites=plan.rewrites,
+            graph_sha256=plan.graph_sha256,
+        )
+
+    @classmethod
     def parse(cls, plan: dict[str, Any]) -> Kept:
         """Take it from a plan as JSON has it.
 
         Raises:
             KeyError, TypeError, ValueError: it is no plan of this version.
         """
+        frame = plan["frame"]
         axes = (
             AxisGrid(
                 int(axis["length_px"]), int(axis["tile_px"]), tuple(map(int, axis["starts_px"]))
             )
-            for axis in (plan["grid"]["x"], plan["grid"]["y"])
+            for axis in (frame["whole"]["x"], frame["whole"]["y"])
         )
         return cls(
             model_sha256=str(plan["model"]["sha256"]),
@@ -48,6 +73,8 @@ class Kept:
             tile_size=plan["tile_size"],
             overlap=plan["overlap"],
             grid=Grid(*axes),
+            edges=frame["edges"],
+            margin=Size(int(frame["margin"]["width"]), int(frame["margin"]["height"])),
             **{key: int(plan[key]) for key in ("batch_size", "workers", "threads", "runners")},
             serial=plan["engine"] == "serial",
             rewrites=tuple(map(str, plan["rewrites"])),
@@ -73,8 +100,9 @@ class Kept:
 
     def grid_for(self, settings: Settings, size: Size) -> Grid | None:
         """The earlier run's tiles, if completed settings ask for the same on the same image."""
-        same = (settings.tile_size, settings.overlap) == (self.tile_size, self.overlap) and (
-            self.grid.x.length_px,
-            self.grid.y.length_px,
+        asked = (settings.tile_size, settings.overlap, settings.edges)
+        same = asked == (self.tile_size, self.overlap, self.edges) and (
+            self.grid.x.length_px - 2 * self.margin.width,
+            self.grid.y.length_px - 2 * self.margin.height,
         ) == (size.width, size.height)
         return self.grid if same else None

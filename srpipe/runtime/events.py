@@ -46,12 +46,15 @@ class Report:
     output: str
     model: str
     input_size: Size
+    """Of the part that was enhanced, which is all of it unless a region was asked for."""
     output_size: Size
     tiles: int
     resumed_tiles: int
     """Tiles that an earlier, interrupted run had done."""
     reused_tiles: int
     """Tiles of this run that had the pixels of another, and got its result."""
+    skipped_tiles: int
+    """Tiles of this run that were resized plainly: outside of the mask, or background."""
     filled: tuple[Rect, ...]
     """Parts of the input, input pixels, that could not be read whole, and were filled."""
     tile: Size
@@ -107,7 +110,7 @@ class Monitor:
         self._activity = Activity({"worker": plan.workers * plan.runners})
         self._first_tile = 0
         self._filled_tiles: tuple[int, ...] = ()
-        self._reused_tiles = 0
+        self._reused_tiles = self._skipped_tiles = 0
         self._pace = Pace()
 
     def started(self, first_tile: int) -> None:
@@ -120,6 +123,7 @@ class Monitor:
         self._activity.done(done)
         self._filled_tiles = scheduler.filled_tiles
         self._reused_tiles = scheduler.reused_tiles
+        self._skipped_tiles = scheduler.skipped_tiles
         if isinstance(done.instruction, Blend):
             self._tell("running", scheduler.tiles_done)
 
@@ -135,12 +139,13 @@ class Monitor:
             input=plan.image.path,
             output=plan.output.path,
             model=plan.model.name,
-            input_size=plan.image.size,
+            input_size=plan.input_size,
             output_size=plan.output_size,
             tiles=grid.n_tiles,
             resumed_tiles=self._first_tile,
             reused_tiles=self._reused_tiles,
-            filled=tuple(grid.at(tile).source for tile in self._filled_tiles),
+            skipped_tiles=self._skipped_tiles,
+            filled=tuple(plan.source_of(tile) for tile in self._filled_tiles),
             tile=grid.tile,
             stride=Size(grid.x.stride_px, grid.y.stride_px),
             redundancy=grid.redundancy,

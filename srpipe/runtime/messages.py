@@ -43,8 +43,9 @@ class Blend:
     """Accumulator: blend results of one row of tiles into the pixels, in raster order."""
 
     tiles: tuple[int, ...]
-    places: tuple[tuple[int, int], ...]
-    """For each tile: the result slot that holds its result, and the place in the batch there."""
+    places: tuple[tuple[int, int] | None, ...]
+    """For each tile: the result slot that holds its result, and the place in the batch there. None: the
+    model has not seen it."""
     tile_slots: tuple[int, ...]
     """Where the tiles' input pixels are kept; empty if they are not needed."""
 
@@ -82,6 +83,8 @@ class Done:
     """Read: the tile could not be read whole."""
     same_as: int | None = None
     """Read: an earlier tile, of this run, that has the same pixels."""
+    skipped: bool = False
+    """Read: the tile is not worth the model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,9 @@ that is known to repeat: a photograph beside it must not drive out the backgroun
 not used for longest is a kept batch like any other again, which the scheduler lets go when it needs a
 slot; if all are pinned, a tile is computed although it could borrow. So what is reserved cannot take
 all slots. The scheduler has the slots, and says when a batch is run and when a tile is blended.
+
+A tile that is skipped is in no batch, and due at once. Where no result is used twice, a batch has only
+tiles of one run of ``batch_size`` numbers, so that it is the same wherever a job goes on.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ class Batch:
     """Those of them that it does not compute: if any, it is pinned."""
     repeats: bool = False
     """Whether one of its tiles is known to repeat."""
+    full: bool = False
+    """Whether it takes no more tiles."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Results:
         self._max_reserved = max_reserved
         self._n_batches = 0
         self._places: dict[int, Place] = {}
+        self._skipped: set[int] = set()
         self._by_kind: dict[int, Place] = {}
         self._reserved: OrderedDict[int, Batch] = OrderedDict()
         self._kept: OrderedDict[int, Batch] = OrderedDict()
@@ -83,7 +89,7 @@ class Results:
         """
         if same_as is not None and self._borrow(tile, same_as):
             return False
-        if not self.unpacked or len(self.unpacked[-1].tiles) == self._batch_size:
+        if not self.unpacked or self.unpacked[-1].full:
             self.unpacked.append(Batch(self._n_batches))
             self._n_batches += 1
         batch = self.unpacked[-1]
@@ -95,7 +101,18 @@ class Results:
         batch.kinds.append(kind)
         batch.waiting += 1
         batch.repeats |= same_as is not None
+        batch.full = len(batch.tiles) == self._batch_size
+        self._end_run(tile)
         return True
+
+    def skip(self, tile: int) -> None:
+        """Take note that a tile that was read, the next one in raster order, is not computed."""
+        self._skipped.add(tile)
+        self._end_run(tile)
+
+    def _end_run(self, tile: int) -> None:
+        if self._max_reserved == 0 and (tile + 1) % self._batch_size == 0 and self.unpacked:
+            self.unpacked[-1].full = True
 
     def _borrow(self, tile: int, kind: int) -> bool:
         place = self._by_kind.get(kind)
@@ -125,21 +142,25 @@ class Results:
     def is_due(self, tile: int) -> bool:
         """Whether the result of a tile is there."""
         place = self._places.get(tile)
-        return place is not None and place.batch.result_slot is not None
+        return tile in self._skipped or (place is not None and place.batch.result_slot is not None)
 
-    def due_together(self, first: int, stop: int) -> list[tuple[int, int]]:
-        """The tiles from ``first`` on that one batch computed, and between them those that borrow.
+    def due_together(self, first: int, stop: int) -> list[tuple[int, int] | None]:
+        """The tiles from ``first`` on that one batch computed, and between them those that it did not.
 
         Args:
             first: a tile that is due.
             stop: the tile to end before, if not earlier.
 
         Returns:
-            For each of these tiles: the result slot, and the place in the batch there.
+            For each of these tiles: the result slot, and the place in the batch there; None for one
+            that is skipped.
         """
-        found: list[tuple[int, int]] = []
+        found: list[tuple[int, int] | None] = []
         computed_in = None
         for tile in range(first, stop):
+            if tile in self._skipped:
+                found.append(None)
+                continue
             place = self._places.get(tile)
             if place is None or place.batch.result_slot is None:
                 break
@@ -150,8 +171,11 @@ class Results:
             found.append((place.batch.result_slot, place.index))
         return found
 
-    def blended(self, tile: int) -> Place:
-        """Take note that a tile needs its result no more; returns where that is."""
+    def blended(self, tile: int) -> Place | None:
+        """Take note that a tile needs its result no more; returns where that is, if anywhere."""
+        if tile in self._skipped:
+            self._skipped.remove(tile)
+            return None
         place = self._places.pop(tile)
         batch = place.batch
         batch.waiting -= 1

@@ -24,6 +24,9 @@ than ``max_reserved`` are, and all others are there for batches that are run and
 tiles hold no slot, reading goes no more than so many tiles ahead; a batch that can then not be filled
 is packed as it is, once nothing else is under way.
 
+A tile that is not worth the model is not packed either: it keeps its tile slot, from which the
+accumulator makes its result.
+
 The tiles of a row overwrite seams that a checkpoint in the row before it speaks of, so once there is a
 checkpoint, no row begins before one of the row before it is on the disk. A job that ends before its
 first checkpoint is due makes none.
@@ -95,6 +98,8 @@ class Scheduler:
         """Tiles that go through the model together."""
         self.reused_tiles = 0
         """Tiles blended from the result of another."""
+        self.skipped_tiles = 0
+        """Tiles blended that the model has not seen."""
         self._rows_resumed_px = self.rows_finished_px
         # Where companions in a batch count they must be those of an undisturbed run.
         blended = self.first_tile == self.n_tiles
@@ -132,8 +137,8 @@ class Scheduler:
             result_slots=SlotTable(counts.result),
             workers=plan.workers,
             runs_per_worker=1 if plan.serial else plan.runners + 1,
-            tiles_kept=plan.colour.needs_source,
-            total_rows_px=plan.canvas_size.height,
+            tiles_kept=plan.tiles_kept,
+            total_rows_px=plan.cropped_size.height,
             total_px=plan.canvas_size.pixels,
             max_lag_px=_MAX_LAG_TILE_ROWS * grid.tile.height * plan.scale,
             batch_may_shrink=plan.model.batch is None and (plan.model.batch_exact or plan.on_gpu),
@@ -197,7 +202,7 @@ class Scheduler:
     def loads(self) -> dict[str, Load]:
         """What each stage has to do now, and whether it lacks room to do more."""
         unpacked = self._results.unpacked
-        batch_ready = bool(unpacked) and len(unpacked[0].tiles) == self.batch_size
+        batch_ready = bool(unpacked) and unpacked[0].full
         more_to_read = self._next_read < self._stop_tile and not self._ending
         return {
             "reader": Load(self.tile_slots.count("writing"), more_to_read and not self._may_read()),
@@ -297,7 +302,14 @@ class Scheduler:
         if tile >= self._stop_tile and self.max_reserved:
             return  # it came after one that could not be read
         self._next_placed = tile + 1
-        if self._results.add(tile, done.same_as):
+        if done.skipped:
+            assert self.tiles_kept
+            self._results.skip(tile)
+            if tile < self.first_tile:
+                self.tile_slots.move(slot, "free")
+            else:
+                self._tiles_held[tile] = slot
+        elif self._results.add(tile, done.same_as):
             self._tiles_ready[tile] = slot
         elif self.tiles_kept:
             self._tiles_held[tile] = slot
@@ -324,7 +336,9 @@ class Scheduler:
         self.rows_finished_px = done.finished_rows_px
         for slot in blend.tile_slots:
             self.tile_slots.move(slot, "free")
-        places = [self._results.blended(tile) for tile in blend.tiles]
+        found = [self._results.blended(tile) for tile in blend.tiles]
+        places = [place for place in found if place is not None]
+        self.skipped_tiles += len(found) - len(places)
         self.reused_tiles += sum(place.borrowed for place in places)
         computed_in = {place.batch for place in places if not place.borrowed}
         for batch in dict.fromkeys(place.batch for place in places):
@@ -360,7 +374,7 @@ class Scheduler:
         packs: list[Instruction] = []
         unpacked = self._results.unpacked
         while unpacked and self.batch_slots.n_free and not self._stopping:
-            if len(unpacked[0].tiles) < self.batch_size and not self._fills_no_more():
+            if not unpacked[0].full and not self._fills_no_more():
                 break
             batch = unpacked.popleft()
             slots = tuple(self._tiles_ready.pop(tile) for tile in batch.tiles)
@@ -439,7 +453,7 @@ class Scheduler:
         places = self._results.due_together(first, stop)
         tiles = tuple(range(first, first + len(places)))
         held = tuple(self._tiles_held.pop(tile) for tile in tiles) if self.tiles_kept else ()
-        for slot in dict.fromkeys(slot for slot, _ in places):
+        for slot in dict.fromkeys(place[0] for place in places if place is not None):
             self.result_slots.move(slot, "reading")
         for slot in held:
             self.tile_slots.move(slot, "reading")

@@ -50,12 +50,14 @@ class World:
     """Carries instructions out in any order, and checks who touches which slot and what is in it.
 
     Tile ``i`` has the pixels ``pixels[i]``; without them every tile has its own. The reader remembers
-    one of the tiles of every kind, or at times another, as one that forgets does.
+    one of the tiles of every kind, or at times another, as one that forgets does. Tiles of negative
+    pixels are not worth the model.
     """
 
     def __init__(
         self, scheduler: Scheduler, seed: int, pixels: Sequence[int] = (), forgets: float = 0
     ) -> None:
+        self.packed: list[tuple[int, ...]] = []
         self.scheduler = scheduler
         self.pixels = pixels or range(scheduler.n_tiles)
         self.forgets = forgets
@@ -85,7 +87,7 @@ class World:
                     users += [("batch", batch_slot), ("result", result_slot)]
                 case Blend(_, places, slots):
                     users += [("tile", slot) for slot in slots]
-                    users += [("result", slot) for slot in {slot for slot, _ in places}]
+                    users += [("result", slot) for slot in {place[0] for place in places if place}]
         return users
 
     def take(self, instructions: list[Instruction]) -> None:
@@ -114,6 +116,8 @@ class World:
             case Read(tile, slot):
                 self.read.append(tile)
                 self.tile_slots[slot] = pixels = self.pixels[tile]
+                if pixels < 0:
+                    return Done(instruction, 0.0, skipped=True)
                 if self.random.random() < self.forgets:
                     self.seen.pop(pixels, None)
                 same_as = self.seen.setdefault(pixels, tile)
@@ -121,6 +125,7 @@ class World:
             case Pack(_, slots, batch_slot):
                 assert 1 <= len(slots) <= self.scheduler.batch_size
                 self.batch_slots[batch_slot] = [self.tile_slots[slot] for slot in slots]
+                self.packed.append(tuple(self.batch_slots[batch_slot]))
             case Run(_, _, batch_slot, result_slot, _):
                 self.result_slots[result_slot] = list(self.batch_slots[batch_slot])
                 self.computed += len(self.batch_slots[batch_slot])
@@ -128,8 +133,10 @@ class World:
                 self.saved = len(self.blended)
             case Blend(tiles, places, slots):
                 assert tiles == tuple(range(len(self.blended), len(self.blended) + len(tiles)))
-                for tile, (slot, place) in zip(tiles, places, strict=True):
-                    assert self.result_slots[slot][place] == self.pixels[tile]
+                for tile, place in zip(tiles, places, strict=True):
+                    assert (place is None) == (self.pixels[tile] < 0)
+                    if place is not None:
+                        assert self.result_slots[place[0]][place[1]] == self.pixels[tile]
                 held = [self.tile_slots[slot] for slot in slots]
                 assert held == [self.pixels[tile] for tile in tiles] * self.scheduler.tiles_kept
                 assert len({tile // ROW_TILES for tile in tiles}) == 1
@@ -243,6 +250,58 @@ def test_tiles_that_repeat_get_a_result_of_their_pixels(
         assert world.computed == len(pixels) - first - scheduler.reused_tiles
     for table in (scheduler.tile_slots, scheduler.batch_slots):
         assert table.n_free == table.n_slots
+
+
+@given(
+    pixels=st.lists(st.integers(-3, 3), min_size=1, max_size=80),
+    batch=st.integers(1, 8),
+    workers=st.integers(1, 3),
+    runs=st.integers(1, 3),
+    slots=st.tuples(st.integers(1, 20), st.integers(1, 5), st.integers(2, 6)),
+    reserved=st.integers(0, 5),
+    first=st.integers(0, 80),
+    losses=st.sampled_from([0, 0.1]),
+    saves=st.sampled_from([0, 0.3]),
+    seed=st.integers(0, 2**32),
+)
+def test_tiles_that_are_skipped_are_blended_and_never_packed(
+    pixels: list[int], batch: int, workers: int, runs: int, slots: tuple[int, int, int],
+    reserved: int, first: int, losses: float, saves: float, seed: int,
+) -> None:  # fmt: skip
+    tiles, batches, results = slots
+    first = min(first, len(pixels))
+    scheduler = make(
+        len(pixels), batch, workers, runs, kept=True, tile_slots=tiles, batch_slots=batches,
+        result_slots=results, first=first, reserved=min(reserved, results - 1),
+    )  # fmt: skip
+    world = World(scheduler, seed, pixels)
+    world.run(losses, saves)
+    assert world.blended == list(range(len(pixels)))
+    assert scheduler.skipped_tiles == sum(kind < 0 for kind in pixels[first:])
+    assert all(kind >= 0 for kinds in world.packed for kind in kinds)
+    for table in (scheduler.tile_slots, scheduler.batch_slots):
+        assert table.n_free == table.n_slots
+    if not reserved:
+        # The same companions wherever a job goes on.
+        runs_of_tiles = [pixels[i : i + batch] for i in range(0, len(pixels), batch)]
+        expected = [tuple(k for k in kinds if k >= 0) for kinds in runs_of_tiles]
+        begun = first // batch if first < len(pixels) else len(expected)
+        assert world.packed == [kinds for kinds in expected[begun:] if kinds]
+
+
+@given(seed=st.integers(0, 2**32), steps=st.integers(0, 150), reserved=st.sampled_from([0, 2]))
+def test_a_job_with_skipped_tiles_stops(seed: int, steps: int, reserved: int) -> None:
+    pixels = [-1 if tile % 7 < 4 else tile for tile in range(60)]
+    scheduler = make(60, 3, 2, 2, kept=True, tile_slots=9, reserved=reserved)
+    world = World(scheduler, seed, pixels)
+    world.take(scheduler.start())
+    for _ in range(steps):
+        if scheduler.finished:
+            return
+        world.step()
+    world.take(scheduler.stop())
+    world.rest()
+    assert world.saved == len(world.blended) == scheduler.tiles_done
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])

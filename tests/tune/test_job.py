@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,19 @@ def test_what_was_measured_is_used_and_explicit_settings_win(
     assert (tuned.batch_size, tuned.runners, tuned.threads) == (3, 1, 1)
     explicit = prepare(source, output, Settings(model=str(x2_model), tile_size=192))
     assert 128 < explicit.grid.tile.width <= 192
+
+
+def test_a_region_is_planned_as_the_whole_image_is(tmp_path: Path, x2_model: Path) -> None:
+    source = str(write_pixels(tmp_path / "in.tif", photograph_pixels(700, 900)))
+    keep(x2_model, 128, batch=3)
+    output, settings = str(tmp_path / "out.tif"), Settings(model=str(x2_model))
+    whole = prepare(source, output, settings)
+    part = prepare(source, output, replace(settings, region=(300, 200, 10, 20)))
+    assert part.grid.n_tiles <= 4
+    assert part.frame.whole == whole.grid
+    assert part.trim_px == whole.trim_px
+    usual = prepare(source, output, replace(settings, region=(300, 200, 10, 20), tile_size=256))
+    assert usual.frame.whole != whole.grid
 
 
 def test_small_pictures_are_not_measured_for(

@@ -6,6 +6,9 @@ import time
 
 from srpipe.io.canvas import Canvas
 from srpipe.io.checkpoint import Checkpoint
+from srpipe.io.mask import load_mask
+from srpipe.plan.colour import Pixels, Planes, resize_plain
+from srpipe.plan.geometry import Rect
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Blend, Done, Instruction, Save
 from srpipe.runtime.slots import Slots
@@ -17,7 +20,9 @@ class Accumulator:
     runners = 1
 
     def __init__(self, plan: Plan, slots: Slots, at: Checkpoint) -> None:
+        self._plan = plan
         self._colour = plan.colour
+        self._mask = load_mask(plan.mask, plan.image.size) if plan.mask is not None else None
         self._slots = slots
         self._canvas = Canvas(plan, at)
 
@@ -34,12 +39,26 @@ class Accumulator:
 
     def _blend(self, instruction: Blend) -> None:
         slots = instruction.tile_slots
-        for i, (tile, (slot, place)) in enumerate(
-            zip(instruction.tiles, instruction.places, strict=True)
-        ):
+        for i, (tile, place) in enumerate(zip(instruction.tiles, instruction.places, strict=True)):
             source = self._slots.tiles[slots[i]] if slots else None
-            result = self._slots.results[slot][place]
-            self._canvas.add(tile, self._colour.unpack(result, source))
+            self._canvas.add(tile, self._planes(tile, place, source))
+
+    def _planes(self, tile: int, place: tuple[int, int] | None, source: Pixels | None) -> Planes:
+        """What a tile gives: the model's result, as much of it as the mask wants."""
+        if place is None:
+            assert source is not None
+            return resize_plain(source, self._plan.scale)
+        slot, index = place
+        planes = self._colour.unpack(self._slots.results[slot][index], source)
+        if self._mask is None:
+            return planes
+        assert source is not None
+        inside, size = self._plan.grid.at(tile).source, self._plan.grid.tile
+        rect = self._plan.frame.in_image(Rect(inside.left, inside.top, size.width, size.height))
+        if self._mask.is_white(rect):
+            return planes
+        plain = resize_plain(source, self._plan.scale)
+        return plain + (planes - plain) * self._mask.weights(rect, self._plan.scale)
 
     def abort(self) -> None:
         """Nothing to undo."""

@@ -1,32 +1,40 @@
-"""First stage: puts tiles into tile slots, and tells which it has seen before."""
+"""First stage: puts tiles into tile slots, and tells which it has seen before, or are left out."""
 
 from __future__ import annotations
 
 import time
 
+from srpipe.io.beyond import FrameReader
 from srpipe.io.checkpoint import Checkpoint
-from srpipe.io.source import TileReader
-from srpipe.plan.colour import pad_edges
+from srpipe.io.mask import load_mask
+from srpipe.plan.colour import Pixels, pad_edges
+from srpipe.plan.geometry import Rect
 from srpipe.plan.job import Plan
+from srpipe.plan.mask import is_even
 from srpipe.runtime.messages import Done, Instruction, Read
 from srpipe.runtime.seen_tiles import SeenTiles
 from srpipe.runtime.slots import Slots
 
 
 class Reader:
-    """Puts tiles into tile slots, padded to one shape, and tells which it has seen before."""
+    """Puts tiles into tile slots, padded to one shape, and tells which the model need not see."""
 
     runners = 1
 
     def __init__(self, plan: Plan, slots: Slots, at: Checkpoint) -> None:
         self._plan = plan
         self._slots = slots
-        self._source = TileReader(
-            plan.image, fill=plan.on_error == "fill", whole_so_far=not at.filled_tiles
+        self._source = FrameReader(
+            plan.image,
+            plan.frame,
+            fill=plan.on_error == "fill",
+            whole_so_far=not at.filled_tiles,
         )
         self._seen = (
             SeenTiles(plan.slot_shapes.tile, plan.image.numpy_dtype) if plan.reuse else None
         )
+
+        self._mask = load_mask(plan.mask, plan.image.size) if plan.mask is not None else None
 
     def handle(self, instruction: Instruction) -> Done:
         """Read one tile."""
@@ -36,10 +44,20 @@ class Reader:
         pixels = self._slots.tiles[instruction.tile_slot]
         whole = self._source.read(rect, pixels)
         pad_edges(pixels, rect.height, rect.width)
+        skipped = self._is_left_out(rect, pixels)
         # Only after padding: a tile at the border may then be the same as one inside.
-        same_as = self._seen.find(instruction.tile, pixels) if self._seen else None
+        same_as = self._seen.find(instruction.tile, pixels) if self._seen and not skipped else None
         busy_s = time.perf_counter() - begin
-        return Done(instruction, busy_s, filled=not whole, same_as=same_as)
+        return Done(instruction, busy_s, filled=not whole, same_as=same_as, skipped=skipped)
+
+    def _is_left_out(self, rect: Rect, pixels: Pixels) -> bool:
+        plan = self._plan
+        if self._mask is not None and self._mask.is_black(plan.frame.in_image(rect)):
+            return True
+        if plan.background_levels is None:
+            return False
+        seen = pixels[..., : plan.colour.colours]
+        return is_even(seen, plan.background_levels * plan.white / 255)
 
     def abort(self) -> None:
         """Nothing to undo."""
