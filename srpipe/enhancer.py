@@ -13,7 +13,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any
 
-from srpipe.api import PathLike, prepare, run_job, start_model
+from srpipe.api import PathLike, carry_out, start_model
 from srpipe.errors import SettingsError, SrpipeError
 from srpipe.io.processor import available_cores
 from srpipe.runtime.events import ProgressCallback, Report
@@ -88,8 +88,16 @@ class Enhancer:
         settings = replace(self.settings, **changes)
         stop = stop or StopRequest()
         with self._taking_part(stop):
-            plan = prepare(os.fspath(src), os.fspath(dst), settings, self._started)
-            return run_job(plan, progress, begin_s, stop, self._warm)
+            return carry_out(
+                os.fspath(src),
+                os.fspath(dst),
+                settings,
+                progress,
+                begin_s,
+                stop,
+                self._started,
+                self._warm,
+            )
 
     def map(
         self,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from srpipe.errors import SettingsError
 
@@ -86,6 +86,10 @@ class Settings:
     the image's type holds."""
     channel_order: ChannelOrder = "auto"
     """Order of a model's three channels; auto: what its metadata say, or rgb."""
+    storage_options: Mapping[str, Mapping[str, Any]] | None = field(
+        default=None, repr=False, hash=False
+    )
+    """fsspec's options for URLs, by protocol: ``{"s3": {"anon": True}}``; may hold credentials."""
 
     def __post_init__(self) -> None:
         _check_range("tile_size", self.tile_size, 1, MAX_TILE_SIZE_PX, "input pixels")

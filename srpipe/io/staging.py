@@ -1,0 +1,308 @@
+"""URLs as input and output: copies on the disk while a job runs.
+
+A job reads its input several times, in several processes, and must find the same bytes when it goes on
+after an interruption; a TIFF's head is written last. So a remote input is copied into the job's folder
+before the job is planned, and a remote output is written there and uploaded when it is whole:
+
+OUTPUT.srpipe/remote/           the job's folder is --job-dir, or in the user's cache if OUTPUT is a URL
+    srpipe.lock                 who works here
+    input.json                  which object, in which version, the copy is of
+    input-NAME, input-NAME.part the copy; .part while it is on its way, and goes on there
+    output-NAME                 the result, until it has been uploaded
+    upload.json                 an upload has begun; nothing was at the URL before, or it may go
+
+The upload comes before the job's folder is removed: repeated after an interruption, the job is found
+finished, and only the upload is done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from srpipe.errors import (
+    Interrupted,
+    OutputError,
+    ReadError,
+    RequestError,
+    SpaceError,
+    SrpipeError,
+    WriteError,
+)
+from srpipe.io import disk
+from srpipe.io.cache import cache_folder
+from srpipe.io.job_folder import PLAN_FILE, REMOTE_FOLDER, is_finished_output, refuse_existing
+from srpipe.io.job_lock import HEARTBEAT_S, JobLock
+from srpipe.io.remote import RemoteInfo, RemoteObject
+from srpipe.io.space import format_bytes, free_disk_bytes
+from srpipe.plan.output import parse_output
+from srpipe.plan.url import is_url, redact_url, url_key, url_name
+from srpipe.settings import Settings
+from srpipe.stop import StopRequest
+
+logger = logging.getLogger(__name__)
+
+_INPUT_RECORD = "input.json"
+_UPLOAD_RECORD = "upload.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """Input and output of a job as files."""
+
+    src: str
+    dst: str
+    """With options in brackets behind it."""
+    settings: Settings
+    deliver: Callable[[], None] | None = None
+    """To be called when the output is in place, before the job's folder is removed."""
+    shown: dict[str, str] = field(default_factory=dict)
+    """What stands for a URL, and the URL without credentials."""
+
+    def show(self, text: str) -> str:
+        """A text with URLs in place of what stands for them."""
+        for path, url in self.shown.items():
+            text = text.replace(path, url)
+        return text
+
+
+@contextlib.contextmanager
+def local_ends(src: str, dst: str, settings: Settings, stop: StopRequest) -> Iterator[Ends]:
+    """Files that stand for ``src`` and ``dst`` for as long as a job runs; paths stay what they are.
+
+    Args:
+        src: a path or a URL.
+        dst: a path or a URL, options in brackets behind it.
+        settings: of the job.
+        stop: how the transfers can be asked to stop.
+
+    Raises:
+        InputError, OutputError, SettingsError: a URL cannot be used.
+        SpaceError: too little room for the copy.
+        JobError: another process works on the same output.
+        ReadError, WriteError: a server cannot be reached, or fails.
+        Interrupted: ``stop`` asked for it.
+    """
+    src = _strip_file_scheme(src)
+    url, options = _split_options(_strip_file_scheme(dst))
+    if not is_url(src) and not is_url(url):
+        yield Ends(src=src, dst=url + options, settings=settings)
+        return
+    staging = _Staging(src, url, options, settings, stop)
+    try:
+        ends = staging.open()
+        try:
+            yield ends
+        except SrpipeError as error:
+            error.args = (ends.show(str(error)),)
+            raise
+        staging.remove()
+    except RequestError:
+        # Nothing was begun that could go on with the copy.
+        if not staging.has_job:
+            staging.remove()
+        raise
+    finally:
+        staging.release()
+
+
+def remote_job_folder(url: str) -> str:
+    """The folder of the job that writes to a URL, unless another is named: in the user's cache.
+
+    Raises:
+        OutputError: there is no cache.
+    """
+    jobs = cache_folder("jobs")
+    if jobs is None:
+        raise OutputError(
+            f"{redact_url(url)}: there is no folder for the job's files; name one with --job-dir."
+        )
+    return os.fspath(jobs / url_key(url)[:16])
+
+
+class _Staging:
+    """The copies of one job."""
+
+    def __init__(
+        self, src: str, url: str, options: str, settings: Settings, stop: StopRequest
+    ) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._src = src
+        self._dst = url + options
+        self._options = options
+        self._lock: JobLock | None = None
+        self._source = RemoteObject(src, settings.storage_options) if is_url(src) else None
+        self._target = RemoteObject(url, settings.storage_options) if is_url(url) else None
+        # The endings of both are checked before anything is moved.
+        name = f"output-{url_name(url)}" if self._target else url
+        output = parse_output(name + options).path
+        job_dir = settings.job_dir or (
+            remote_job_folder(url) if self._target else f"{os.path.realpath(output)}.srpipe"
+        )
+        self._job = Path(os.path.abspath(job_dir))
+        self.folder = self._job / REMOTE_FOLDER
+        self._copy = self.folder / f"input-{url_name(src)}"
+        self._output = self.folder / name if self._target else Path(os.path.realpath(output))
+
+    @property
+    def has_job(self) -> bool:
+        """Whether the job has begun."""
+        return (self._job / PLAN_FILE).exists()
+
+    def open(self) -> Ends:
+        """Lock the folder, see that the output may be written, and fetch the input."""
+        self._check_output()
+        try:
+            self._job.mkdir(parents=self._target is not None, exist_ok=True)
+            self._lock = JobLock(self.folder)
+        except OSError as error:
+            raise OutputError(
+                f"the job folder {self._job} cannot be used ({error.strerror}): "
+                "choose another with --job-dir."
+            ) from None
+        shown = {}
+        src, dst, settings = self._src, self._dst, replace(self._settings, job_dir=str(self._job))
+        if self._source:
+            self._fetch(self._source)
+            src = os.fspath(self._copy)
+            shown[src] = self._source.shown
+        if self._target:
+            dst = os.fspath(self._output) + self._options
+            settings = replace(settings, overwrite=True)  # what is there is the job's own
+            shown[os.fspath(self._output)] = self._target.shown
+        deliver = self._deliver if self._target else None
+        return Ends(src=src, dst=dst, settings=settings, deliver=deliver, shown=shown)
+
+    def remove(self) -> None:
+        """Remove the copies, and the job's folder if nothing else is in it."""
+        if self._lock is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self._job.rmdir()
+
+    def release(self) -> None:
+        """Let go of the folder."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def _check_output(self) -> None:
+        if self._settings.overwrite:
+            return
+        if self._target is None:
+            if not is_finished_output(self._job, os.fspath(self._output)):
+                refuse_existing(os.fspath(self._output))
+            return
+        there = self._target.find()
+        if there is not None and not self._is_ours(there):
+            raise OutputError(
+                f"{self._target.shown} exists: choose another name, or allow it with --overwrite."
+            )
+
+    def _is_ours(self, there: RemoteInfo) -> bool:
+        """Whether what is at the URL came by an upload that broke off after it was done."""
+        try:
+            begun = json.loads((self.folder / _UPLOAD_RECORD).read_bytes())["bytes"]
+            return bool(begun == self._output.stat().st_size == there.size_bytes)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _fetch(self, source: RemoteObject) -> None:
+        info = source.read_info()
+        record = {"url": source.shown, "version": info.version}
+        part = self._copy.with_name(f"{self._copy.name}.part")
+        if info.version is None or _read_json(self.folder / _INPUT_RECORD) != record:
+            for path in (self._copy, part):
+                disk.remove(path)
+            disk.replace_file(self.folder / _INPUT_RECORD, json.dumps(record).encode())
+        if self._copy.exists() and self._copy.stat().st_size == info.size_bytes:
+            return
+        self._check_room(source, info, part)
+        transfer = self._transfer(f"downloading {source.shown}", info.size_bytes)
+        source.download(part, info, transfer)
+        if source.read_info().version != info.version:
+            disk.remove(part)
+            raise ReadError(f"{source.shown} changed while it was downloaded: try again.")
+        # The copy is as old as the object, so that a job knows it again after another download.
+        os.utime(part, ns=(info.modified_ns, info.modified_ns))
+        disk.sync_file(part)
+        disk.rename(part, self._copy)
+        disk.sync_folder(self.folder)
+
+    def _check_room(self, source: RemoteObject, info: RemoteInfo, part: Path) -> None:
+        needed = (info.size_bytes or 0) - (part.stat().st_size if part.exists() else 0)
+        free = free_disk_bytes(os.fspath(self.folder))
+        if needed > free:
+            raise SpaceError(
+                f"{self.folder} needs {format_bytes(needed)} ({needed} bytes) for {source.shown} and "
+                f"has {format_bytes(free)} ({free} bytes) free: make room, or put the job's files on "
+                "another disk with --job-dir."
+            )
+
+    def _deliver(self) -> None:
+        assert self._target is not None
+        self._stop.heeded = False
+        kept = f"The finished file is kept in {self.folder}: repeat the command to upload it."
+        try:
+            there = None if self._settings.overwrite else self._target.find()
+            if there is not None and self._is_ours(there):
+                return
+            if there is not None:
+                raise WriteError(
+                    f"{self._target.shown} has appeared while the job was running: move it away, or "
+                    "allow it with --overwrite."
+                )
+            size_bytes = self._output.stat().st_size
+            record = {"url": self._target.shown, "bytes": size_bytes}
+            disk.replace_file(self.folder / _UPLOAD_RECORD, json.dumps(record).encode())
+            transfer = self._transfer(f"uploading {self._target.shown}", size_bytes)
+            self._target.upload(self._output, transfer)
+        except SrpipeError as error:
+            error.args = (f"{error} {kept}",)
+            raise
+
+    def _transfer(self, what: str, total_bytes: int | None) -> Callable[[int], None]:
+        """What hears of transferred bytes: tells of them, shows life, and heeds a wish to stop."""
+        assert self._lock is not None
+        lock, stop, done = self._lock, self._stop, 0
+        total = "unknown size" if total_bytes is None else format_bytes(total_bytes)
+        told_s = time.monotonic()
+        logger.info("%s, %s.", what, total)
+
+        def note(n_bytes: int) -> None:
+            nonlocal done, told_s
+            if stop.times:
+                raise Interrupted(f"interrupted while {what}.")
+            done += n_bytes
+            if time.monotonic() - told_s > HEARTBEAT_S:
+                told_s = time.monotonic()
+                lock.beat()
+                logger.info("%s: %s of %s.", what, format_bytes(done), total)
+
+        return note
+
+
+def _strip_file_scheme(text: str) -> str:
+    return text.removeprefix("file://") if text.startswith("file:///") else text
+
+
+def _split_options(dst: str) -> tuple[str, str]:
+    match = re.fullmatch(r"(.*?)(\[[^\[\]]*\])?", dst, re.DOTALL)
+    assert match is not None
+    return match[1], match[2] or ""
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
