@@ -105,6 +105,10 @@ class Settings:
         _check_choice("on_error", self.on_error, get_args(OnError))
         _check_choice("channel_order", self.channel_order, get_args(ChannelOrder))
         _check_choice("transfer", self.transfer, get_args(Transfer))
+        if not _is_by_protocol(self.storage_options):
+            raise SettingsError(
+                "storage_options must be options by protocol, such as {'s3': {'anon': True}}."
+            )
         if not isinstance(self.device, str):
             raise SettingsError(f"device must be a text such as 'cuda:0', not {self.device!r}.")
         if self.value_range is not None:
@@ -184,6 +188,12 @@ def as_value_range(numbers: Iterable[float]) -> ValueRange:
             f"{MAX_MODEL_VALUE} of 0 and well apart, such as 0,255 or -1,1."
         )
     return low, high
+
+
+def _is_by_protocol(options: object) -> bool:
+    if options is None:
+        return True
+    return isinstance(options, Mapping) and all(isinstance(o, Mapping) for o in options.values())
 
 
 def _check_range(name: str, value: int | None, low: int, high: int, unit: str) -> None:

@@ -32,6 +32,7 @@ BLOCK_BYTES = 16 * 2**20
 # A put to these appears whole, or not at all; elsewhere an object is renamed when it is whole.
 _ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "http", "https", "memory"}
 _HTTP = {"http", "https"}
+_BUCKETS = {"s3", "s3a", "gs", "gcs"}
 _CHECKSUMS = ("ETag", "etag", "Content-MD5", "Digest", "md5Hash", "crc32c", "content_md5", "CRC",
               "generation", "VersionId")  # fmt: skip
 _TIMES = (
@@ -126,19 +127,33 @@ class RemoteObject:
         """
         try:
             with self._clear_errors("written", OutputError, WriteError):
-                try:
-                    info = self._fs.info(self._path)
-                except FileNotFoundError as error:
-                    if _is_network(error):
-                        raise
-                    return None
+                info = self._find_info()
         except OutputError:
             if self.protocol in _HTTP:
                 return None
             raise
+        if info is None:
+            return None
         if info.get("type") == "directory":
             raise OutputError(f"{self.shown} is a folder: name the output file.")
         return _as_info(info)
+
+    def _find_info(self) -> Mapping[str, Any] | None:
+        try:
+            info: Mapping[str, Any] = self._fs.info(self._path)
+            return info
+        except FileNotFoundError as error:
+            if _is_denied(error) or _network_error(error):
+                raise
+        if self.protocol in _BUCKETS:
+            # What is not there must have a place to go to.
+            try:
+                self._fs.info(self._path.partition("/")[0])
+            except FileNotFoundError:
+                raise
+            except Exception:
+                pass  # who may write objects need not be allowed to look at the bucket
+        return None
 
     def download(self, path: Path, info: RemoteInfo, on_bytes: OnBytes) -> None:
         """Copy the object to ``path``, from the end of what is there on.
@@ -234,10 +249,10 @@ class RemoteObject:
             return refused(
                 f"{self.shown} may not be {done}: check the credentials and what they allow."
             )
-        if _is_network(error):
+        if network := _network_error(error):
             return failed(
                 f"{self.shown} cannot be {done}: its server cannot be reached "
-                f"({self._say(error)}); check the network and the address, and try again."
+                f"({self._say(network)}); check the network and the address, and try again."
             )
         if isinstance(error, FileNotFoundError):
             what = "does not exist"
@@ -267,7 +282,7 @@ def _is_denied(error: BaseException) -> bool:
     )
 
 
-def _is_network(error: BaseException) -> bool:
+def _network_error(error: BaseException) -> BaseException | None:
     # By name, because the clients are there or not: aiohttp's, botocore's.
     names = (
         "Connect",
@@ -277,10 +292,11 @@ def _is_network(error: BaseException) -> bool:
         "ClientOSError",
         "IncompleteRead",
     )
-    return any(
-        isinstance(e, ConnectionError | TimeoutError) or any(n in type(e).__name__ for n in names)
-        for e in _chain(error)
-    )
+    for e in _chain(error):
+        known = isinstance(e, ConnectionError | TimeoutError)
+        if known or any(name in type(e).__name__ for name in names):
+            return e
+    return None
 
 
 def _callback(on_bytes: OnBytes) -> Any:

@@ -23,9 +23,11 @@ import logging
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 _INPUT_RECORD = "input.json"
 _UPLOAD_RECORD = "upload.json"
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,27 +109,53 @@ def local_ends(src: str, dst: str, settings: Settings, stop: StopRequest) -> Ite
             error.args = (ends.show(str(error)),)
             raise
         staging.remove()
-    except RequestError:
-        # Nothing was begun that could go on with the copy.
-        if not staging.has_job:
+    except SrpipeError as error:
+        # A request that is refused will be another one next time.
+        if not staging.has_job and (isinstance(error, RequestError) or not staging.has_copy):
             staging.remove()
         raise
     finally:
         staging.release()
 
 
-def remote_job_folder(url: str) -> str:
-    """The folder of the job that writes to a URL, unless another is named: in the user's cache.
+@dataclass(frozen=True, slots=True)
+class JobPlace:
+    """Where the job for an output has its files."""
+
+    shown: str
+    """The output: an absolute path, or a URL without credentials."""
+    folder: Path
+    output: Path
+    """Where the job puts the finished file."""
+
+
+def job_place(output: str, job_dir: str | None = None) -> JobPlace:
+    """Find out where a job has its files, and where its folder is unless another is named: beside the
+    output, or, if that is a URL, in the user's cache.
+
+    Args:
+        output: a path or a URL, options in brackets behind it.
+        job_dir: the job's folder, if it was named.
 
     Raises:
-        OutputError: there is no cache.
+        OutputError: ``output`` has no ending that srpipe writes, or there is no cache.
     """
+    url, options = _split_options(_strip_file_scheme(output))
+    if not is_url(url):
+        path = os.path.realpath(parse_output(url + options).path)
+        return JobPlace(path, Path(os.path.abspath(job_dir or f"{path}.srpipe")), Path(path))
+    name = parse_output(url_name(url) + options).path
+    folder = Path(os.path.abspath(job_dir)) if job_dir else _folder_in_cache(url)
+    return JobPlace(redact_url(url), folder, folder / REMOTE_FOLDER / f"output-{name}")
+
+
+def _folder_in_cache(url: str) -> Path:
     jobs = cache_folder("jobs")
     if jobs is None:
         raise OutputError(
             f"{redact_url(url)}: there is no folder for the job's files; name one with --job-dir."
         )
-    return os.fspath(jobs / url_key(url)[:16])
+    return jobs / url_key(url)[:16]
 
 
 class _Staging:
@@ -138,26 +167,27 @@ class _Staging:
         self._settings = settings
         self._stop = stop
         self._src = src
+        self._url = url
         self._dst = url + options
         self._options = options
         self._lock: JobLock | None = None
         self._source = RemoteObject(src, settings.storage_options) if is_url(src) else None
         self._target = RemoteObject(url, settings.storage_options) if is_url(url) else None
-        # The endings of both are checked before anything is moved.
-        name = f"output-{url_name(url)}" if self._target else url
-        output = parse_output(name + options).path
-        job_dir = settings.job_dir or (
-            remote_job_folder(url) if self._target else f"{os.path.realpath(output)}.srpipe"
-        )
-        self._job = Path(os.path.abspath(job_dir))
+        place = job_place(self._dst, settings.job_dir)
+        self._job, self._output = place.folder, place.output
         self.folder = self._job / REMOTE_FOLDER
-        self._copy = self.folder / f"input-{url_name(src)}"
-        self._output = self.folder / name if self._target else Path(os.path.realpath(output))
+        self._copy = self.folder / f"input-{url_name(src) if self._source else ''}"
+        self._part = self._copy.with_name(f"{self._copy.name}.part")
 
     @property
     def has_job(self) -> bool:
         """Whether the job has begun."""
         return (self._job / PLAN_FILE).exists()
+
+    @property
+    def has_copy(self) -> bool:
+        """Whether something of the input has been downloaded."""
+        return self._copy.exists() or self._part.exists()
 
     def open(self) -> Ends:
         """Lock the folder, see that the output may be written, and fetch the input."""
@@ -196,9 +226,17 @@ class _Staging:
             self._lock.release()
 
     def _check_output(self) -> None:
+        if self._target and is_url(self._src) and url_key(self._src) == url_key(self._url):
+            raise OutputError(
+                f"input and output are the same object, {self._target.shown}: write to another one."
+            )
         if self._settings.overwrite:
             return
         if self._target is None:
+            if not self._output.parent.is_dir():
+                raise OutputError(
+                    f"the folder {self._output.parent} does not exist: make it first."
+                )
             if not is_finished_output(self._job, os.fspath(self._output)):
                 refuse_existing(os.fspath(self._output))
             return
@@ -218,17 +256,25 @@ class _Staging:
 
     def _fetch(self, source: RemoteObject) -> None:
         info = source.read_info()
-        record = {"url": source.shown, "version": info.version}
-        part = self._copy.with_name(f"{self._copy.name}.part")
+        record = {"object": url_key(self._src), "version": info.version}
+        part = self._part
         if info.version is None or _read_json(self.folder / _INPUT_RECORD) != record:
             for path in (self._copy, part):
                 disk.remove(path)
             disk.replace_file(self.folder / _INPUT_RECORD, json.dumps(record).encode())
         if self._copy.exists() and self._copy.stat().st_size == info.size_bytes:
             return
-        self._check_room(source, info, part)
+        self._check_room(source, info)
         transfer = self._transfer(f"downloading {source.shown}", info.size_bytes)
-        source.download(part, info, transfer)
+        try:
+            source.download(part, info, transfer)
+        except SrpipeError as error:
+            if part.exists():
+                error.args = (
+                    f"{error} What has been downloaded is kept in {self.folder}: repeat the command "
+                    "to go on.",
+                )
+            raise
         if source.read_info().version != info.version:
             disk.remove(part)
             raise ReadError(f"{source.shown} changed while it was downloaded: try again.")
@@ -238,8 +284,8 @@ class _Staging:
         disk.rename(part, self._copy)
         disk.sync_folder(self.folder)
 
-    def _check_room(self, source: RemoteObject, info: RemoteInfo, part: Path) -> None:
-        needed = (info.size_bytes or 0) - (part.stat().st_size if part.exists() else 0)
+    def _check_room(self, source: RemoteObject, info: RemoteInfo) -> None:
+        needed = (info.size_bytes or 0) - (self._part.stat().st_size if self._part.exists() else 0)
         free = free_disk_bytes(os.fspath(self.folder))
         if needed > free:
             raise SpaceError(
@@ -250,7 +296,7 @@ class _Staging:
 
     def _deliver(self) -> None:
         assert self._target is not None
-        self._stop.heeded = False
+        self._stop.heeded = True
         kept = f"The finished file is kept in {self.folder}: repeat the command to upload it."
         try:
             there = None if self._settings.overwrite else self._target.find()
@@ -265,7 +311,9 @@ class _Staging:
             record = {"url": self._target.shown, "bytes": size_bytes}
             disk.replace_file(self.folder / _UPLOAD_RECORD, json.dumps(record).encode())
             transfer = self._transfer(f"uploading {self._target.shown}", size_bytes)
-            self._target.upload(self._output, transfer)
+            _run_heeding(partial(self._target.upload, self._output, transfer), self._stop)
+        except OutputError as error:
+            raise WriteError(f"{error} {kept}") from None
         except SrpipeError as error:
             error.args = (f"{error} {kept}",)
             raise
@@ -289,6 +337,27 @@ class _Staging:
                 logger.info("%s: %s of %s.", what, format_bytes(done), total)
 
         return note
+
+
+def _run_heeding(upload: Callable[[], None], stop: StopRequest) -> None:
+    """Run it in a thread: asked to stop once, it ends by itself; asked again, it is left alone."""
+    ended: list[BaseException | None] = []
+
+    def work() -> None:
+        try:
+            upload()
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work, name="srpipe-upload", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_LOOK_S)
+        if stop.times > 1:
+            raise Interrupted("interrupted while uploading.")
+    if ended[0] is not None:
+        raise ended[0]
 
 
 def _strip_file_scheme(text: str) -> str:
