@@ -39,7 +39,7 @@ def is_url(text: str) -> bool:
 
 def protocols_of(url: str) -> tuple[str, ...]:
     """The protocols of a URL, or of all links of a chain, the first first."""
-    starts = [_START.match(link) for link in _NEXT_LINK.split(url)]
+    starts = [_START.match(link) for link in _links(url)]
     return tuple(
         name
         for start in starts
@@ -52,7 +52,7 @@ def redact_url(text: str) -> str:
     """A URL without user, password and query values; anything else as it is."""
     if not is_url(text):
         return text
-    return "::".join(_redact_link(link) for link in _NEXT_LINK.split(text))
+    return "::".join(_redact_link(link) for link in _links(text))
 
 
 def redact_text(text: str, secrets: tuple[str, ...] = ()) -> str:
@@ -65,7 +65,7 @@ def redact_text(text: str, secrets: tuple[str, ...] = ()) -> str:
 def secrets_in(url: str, options: Mapping[str, Any] | None = None) -> tuple[str, ...]:
     """What is secret in a URL and in options of its file system, for :func:`redact_text`."""
     found = [*_option_secrets(options or {}, secret=False)]
-    for link in _NEXT_LINK.split(url) if is_url(url) else ():
+    for link in _links(url) if is_url(url) else ():
         _, user, _, query = _parts(link)
         found += [user, *user.split(":", 1)]
         found += [value for _, _, value in _pairs(query)]
@@ -75,7 +75,7 @@ def secrets_in(url: str, options: Mapping[str, Any] | None = None) -> tuple[str,
 def url_key(url: str) -> str:
     """A hash that tells objects apart, and is the same for one however its URL is signed."""
     links = []
-    for link in _NEXT_LINK.split(url):
+    for link in _links(url):
         start, _, rest, query = _parts(link)
         lasting = [pair for pair in _pairs(query) if not _PASSING.fullmatch(pair[0])]
         links.append([start.lower(), rest, lasting])
@@ -84,7 +84,7 @@ def url_key(url: str) -> str:
 
 def url_name(url: str) -> str:
     """The object's name, as a file's name on any disk."""
-    _, _, rest, _ = _parts(_NEXT_LINK.split(url)[0])
+    _, _, rest, _ = _parts(_links(url)[0])
     name = re.sub(r"[^\w.+-]", "_", rest.rstrip("/").rpartition("/")[2], flags=re.ASCII)
     return name[-_MAX_NAME:] or "image"
 
@@ -100,19 +100,24 @@ def _parts(link: str) -> tuple[str, str, str, str]:
     """Scheme, user and password, host and path, and query or fragment with its mark."""
     start = _START.match(link)
     assert start is not None
-    rest = link[start.end() :]
+    rest, user = link[start.end() :], ""
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if ":" in host and ("@" in host or not _PORT.fullmatch(host)):
+        # As far as it may go: a password may hold what should have been encoded.
+        user = rest.rpartition("@")[0] or host
+    elif "@" in host:
+        user = host.rpartition("@")[0]
+    if user:
+        rest = rest[len(user) :].removeprefix("@")
     cut = re.search(r"[?#]", rest)
     base, query = (rest[: cut.start()], rest[cut.start() :]) if cut else (rest, "")
-    host = base.partition("/")[0]
-    user = ""
-    if "@" in host:
-        user, _, _ = host.rpartition("@")
-    elif not _PORT.fullmatch(host):
-        # No host: a password with a slash, or a question mark, that should have been encoded.
-        user = base.rpartition("@")[0] or base
-    if user:
-        base = base[len(user) :].removeprefix("@")
     return start[0], user, base, query
+
+
+def _links(url: str) -> list[str]:
+    """The links of a chain; a protocol without a path of its own belongs to the next."""
+    first, *rest = _NEXT_LINK.split(url)
+    return [first, *rest] if "://" in first else [f"{first}::{rest[0]}", *rest[1:]]
 
 
 def _pairs(query: str) -> list[tuple[str, str, str]]:

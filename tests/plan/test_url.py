@@ -17,8 +17,8 @@ from srpipe.plan.url import (
 )
 
 # Characters that nothing else in the URLs below has, so that a secret is found wherever it is left.
-SECRETS = st.text("QXZ9%~!$", min_size=4, max_size=12)
-WILD_SECRETS = st.text("QXZ9%~!$:/?#@&=+", min_size=4, max_size=12).map(lambda text: f"Q{text}Z")
+SECRETS = st.text("QJZ9%~!$", min_size=4, max_size=12)
+WILD_SECRETS = st.text("QJZ9%~!$:/?#@&=+", min_size=4, max_size=12).map(lambda text: f"Q{text}Z")
 WORDS = st.text(string.ascii_lowercase, min_size=1, max_size=8)
 SCHEMES = st.sampled_from(["https", "s3", "gs", "ftp", "simplecache::s3", "zip://in.tif::https"])
 
@@ -29,11 +29,11 @@ def test_no_credentials_are_left(
 ) -> None:
     url = f"{scheme}://{user}:{password}@{host}:443/{path}.tif?X-Amz-Signature={value}&{value}#{value}"
     shown = redact_url(url)
-    assert not set("QXZ9%~!$") & set(shown)
+    assert not set("QJZ9%~!$") & set(shown)
     assert f"***@{host}:443/{path}.tif?X-Amz-Signature=***" in shown
     assert redact_url(shown) == shown
     text = redact_text(f"GET {url} failed: '{url}', {password} for {user}", secrets_in(url))
-    assert not set("QXZ9%~!$") & set(text)
+    assert not set("QJZ9%~!$") & set(text)
     assert text.startswith("GET ")
 
 
@@ -44,7 +44,7 @@ def test_a_password_that_should_have_been_encoded_is_hidden_too(
 ) -> None:
     shown = redact_url(f"https://me:{password}@{host}/{path}.tif")
     assert password not in shown
-    assert not {"Q", "X", "Z"} & set(shown)
+    assert not {"Q", "J", "Z"} & set(shown)
 
 
 @given(st.text())
