@@ -3,7 +3,8 @@
     python airflow_style_task.py INPUT OUTPUT [MODEL]
 
 In Airflow, decorate ``enhance_task`` with ``@task(retries=5)`` and let it raise
-``AirflowFailException`` in place of ``NoRetryError``; in Prefect, with ``@task(retries=5, retry_condition_fn=...)``.
+``AirflowFailException`` in place of ``NoRetryError``; in Prefect, with ``@task(retries=5)`` and a
+``retry_condition_fn``.
 A retry goes on where the last attempt ended if it finds the job's files again, which are beside OUTPUT:
 where workers have disks of their own, OUTPUT belongs on a shared one.
 """
