@@ -97,4 +97,6 @@ def _set_up_logging(options: argparse.Namespace) -> None:
 
 def _redact(record: logging.LogRecord) -> bool:
     record.msg, record.args = redact_text(record.getMessage()), ()
+    if record.name.partition(".")[0] != "srpipe":
+        record.exc_info = record.exc_text = None  # clients log what they raise as well
     return True
