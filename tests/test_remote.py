@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import signal
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from srpipe.io import remote
 from srpipe.plan.url import redact_url
 from srpipe.runtime.events import ProgressEvent
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
-from tests.processes import run_srpipe
+from tests.processes import run_srpipe, start_srpipe
 from tests.remote_servers import PASSWORD, USER, WebServer, web_server
 
 fsspec = pytest.importorskip("fsspec")
@@ -187,6 +190,33 @@ def test_an_upload_that_failed_is_repeated_without_computing(
 def _save(content: bytes, path: Path) -> Path:
     path.write_bytes(content)
     return path
+
+
+def test_an_upload_that_was_interrupted_is_repeated_without_computing(
+    web: WebServer, photograph: Path, x2_model: Path, expected: bytes, cache: Path
+) -> None:
+    arrived, answer = threading.Event(), threading.Event()
+
+    def hold(_: bytes) -> None:
+        arrived.set()
+        answer.wait(60)
+
+    web.on_put, web.refuses_puts = hold, 503
+    process = start_srpipe("enhance", photograph, web.url("/x2.tif"), "-m", x2_model)
+    assert arrived.wait(60)
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):  # asked once, it waits for the server
+        process.wait(1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert f"The finished file is kept in {cache}/jobs/" in err
+    answer.set()
+    web.on_put, web.refuses_puts = None, 0
+    report = srpipe.enhance(photograph, web.url("/x2.tif"), model=x2_model)
+    assert report.resumed_tiles == report.tiles
+    assert web.objects["/x2.tif"] == expected
+    assert not _jobs(cache)
 
 
 def test_an_upload_whose_answer_was_lost_is_found_done(
