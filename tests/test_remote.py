@@ -228,6 +228,8 @@ def test_an_upload_whose_answer_was_lost_is_found_done(
     web.on_put, web.refuses_puts = arrive, 502
     with pytest.raises(srpipe.WriteError, match=r"cannot be written \(502"):
         srpipe.enhance(photograph, web.url("/x2.tif"), model=x2_model)
+    with pytest.raises(srpipe.OutputError, match="exists"):
+        srpipe.enhance(photograph, web.url("/x2.tif"), model=x2_model, fresh=True)
     web.requests.clear()
     srpipe.enhance(photograph, web.url("/x2.tif"), model=x2_model)
     assert web.objects["/x2.tif"] == expected

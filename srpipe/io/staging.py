@@ -9,7 +9,7 @@ OUTPUT.srpipe/remote/           the job's folder is --job-dir, or in the user's 
     input.json                  which object, in which version, the copy is of
     input-NAME, input-NAME.part the copy; .part while it is on its way, and goes on there
     output-NAME                 the result, until it has been uploaded
-    upload.json                 an upload has begun; nothing was at the URL before, or it may go
+    upload.json                 the upload of which file has begun; before, nothing was at the URL
 
 The upload comes before the job's folder is removed: repeated after an interruption, the job is found
 finished, and only the upload is done again.
@@ -248,11 +248,19 @@ class _Staging:
 
     def _is_ours(self, there: RemoteInfo) -> bool:
         """Whether what is at the URL came by an upload that broke off after it was done."""
-        try:
-            begun = json.loads((self.folder / _UPLOAD_RECORD).read_bytes())["bytes"]
-            return bool(begun == self._output.stat().st_size == there.size_bytes)
-        except (OSError, ValueError, KeyError, TypeError):
+        if self._settings.fresh or not self.has_job:
             return False
+        try:
+            same = _read_json(self.folder / _UPLOAD_RECORD) == self._upload_record()
+            return same and there.size_bytes == self._output.stat().st_size
+        except OSError:
+            return False
+
+    def _upload_record(self) -> dict[str, Any]:
+        assert self._target is not None
+        stat = self._output.stat()
+        file = {"inode": stat.st_ino, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+        return {"url": self._target.shown} | file
 
     def _fetch(self, source: RemoteObject) -> None:
         info = source.read_info()
@@ -307,10 +315,9 @@ class _Staging:
                     f"{self._target.shown} has appeared while the job was running: move it away, or "
                     "allow it with --overwrite."
                 )
-            size_bytes = self._output.stat().st_size
-            record = {"url": self._target.shown, "bytes": size_bytes}
+            record = self._upload_record()
             disk.replace_file(self.folder / _UPLOAD_RECORD, json.dumps(record).encode())
-            transfer = self._transfer(f"uploading {self._target.shown}", size_bytes)
+            transfer = self._transfer(f"uploading {self._target.shown}", record["bytes"])
             _run_heeding(partial(self._target.upload, self._output, transfer), self._stop)
         except OutputError as error:
             raise WriteError(f"{error} {kept}") from None
