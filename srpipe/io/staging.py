@@ -21,7 +21,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 import shutil
 import threading
 import time
@@ -41,13 +40,12 @@ from srpipe.errors import (
     WriteError,
 )
 from srpipe.io import disk
-from srpipe.io.cache import cache_folder
 from srpipe.io.job_folder import PLAN_FILE, REMOTE_FOLDER, is_finished_output, refuse_existing
 from srpipe.io.job_lock import HEARTBEAT_S, JobLock
+from srpipe.io.job_place import job_place, split_options, strip_file_scheme
 from srpipe.io.remote import RemoteInfo, RemoteObject
 from srpipe.io.space import format_bytes, free_disk_bytes
-from srpipe.plan.output import parse_output
-from srpipe.plan.url import is_url, redact_url, url_key, url_name
+from srpipe.plan.url import is_url, url_key, url_name
 from srpipe.settings import Settings
 from srpipe.stop import StopRequest
 
@@ -95,8 +93,8 @@ def local_ends(src: str, dst: str, settings: Settings, stop: StopRequest) -> Ite
         ReadError, WriteError: a server cannot be reached, or fails.
         Interrupted: ``stop`` asked for it.
     """
-    src = _strip_file_scheme(src)
-    url, options = _split_options(_strip_file_scheme(dst))
+    src = strip_file_scheme(src)
+    url, options = split_options(strip_file_scheme(dst))
     if not is_url(src) and not is_url(url):
         yield Ends(src=src, dst=url + options, settings=settings)
         return
@@ -116,46 +114,6 @@ def local_ends(src: str, dst: str, settings: Settings, stop: StopRequest) -> Ite
         raise
     finally:
         staging.release()
-
-
-@dataclass(frozen=True, slots=True)
-class JobPlace:
-    """Where the job for an output has its files."""
-
-    shown: str
-    """The output: an absolute path, or a URL without credentials."""
-    folder: Path
-    output: Path
-    """Where the job puts the finished file."""
-
-
-def job_place(output: str, job_dir: str | None = None) -> JobPlace:
-    """Find out where a job has its files, and where its folder is unless another is named: beside the
-    output, or, if that is a URL, in the user's cache.
-
-    Args:
-        output: a path or a URL, options in brackets behind it.
-        job_dir: the job's folder, if it was named.
-
-    Raises:
-        OutputError: ``output`` has no ending that srpipe writes, or there is no cache.
-    """
-    url, options = _split_options(_strip_file_scheme(output))
-    if not is_url(url):
-        path = os.path.realpath(parse_output(url + options).path)
-        return JobPlace(path, Path(os.path.abspath(job_dir or f"{path}.srpipe")), Path(path))
-    name = parse_output(url_name(url) + options).path
-    folder = Path(os.path.abspath(job_dir)) if job_dir else _folder_in_cache(url)
-    return JobPlace(redact_url(url), folder, folder / REMOTE_FOLDER / f"output-{name}")
-
-
-def _folder_in_cache(url: str) -> Path:
-    jobs = cache_folder("jobs")
-    if jobs is None:
-        raise OutputError(
-            f"{redact_url(url)}: there is no folder for the job's files; name one with --job-dir."
-        )
-    return jobs / url_key(url)[:16]
 
 
 class _Staging:
@@ -365,16 +323,6 @@ def _run_heeding(upload: Callable[[], None], stop: StopRequest) -> None:
             raise Interrupted("interrupted while uploading.")
     if ended[0] is not None:
         raise ended[0]
-
-
-def _strip_file_scheme(text: str) -> str:
-    return text.removeprefix("file://") if text.startswith("file:///") else text
-
-
-def _split_options(dst: str) -> tuple[str, str]:
-    match = re.fullmatch(r"(.*?)(\[[^\[\]]*\])?", dst, re.DOTALL)
-    assert match is not None
-    return match[1], match[2] or ""
 
 
 def _read_json(path: Path) -> Any:
