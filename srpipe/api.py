@@ -7,10 +7,11 @@ import functools
 import logging
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from srpipe import __version__
 from srpipe.errors import (
@@ -39,6 +40,7 @@ from srpipe.io.output_place import check_replaceable, refuse_existing
 from srpipe.io.processor import available_cores
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
+from srpipe.io.staging import local_ends
 from srpipe.io.vips import libvips_version
 from srpipe.io.writer import check_options
 from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info
@@ -49,6 +51,7 @@ from srpipe.plan.job import SERIAL_MAX_TILES, Plan, make_plan
 from srpipe.plan.kept import Kept
 from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import OutputSpec, companion, parse_output
+from srpipe.plan.url import is_url
 from srpipe.runtime.conductor import Conductor
 from srpipe.runtime.events import Monitor, ProgressCallback, Report
 from srpipe.runtime.warm import Warm
@@ -75,6 +78,7 @@ if TYPE_CHECKING:
 __all__ = [
     "available_cores",
     "bundled_models",
+    "carry_out",
     "enhance",
     "find_model",
     "prepare",
@@ -130,6 +134,7 @@ def enhance(
     mask: PathLike | None = None,
     skip_background: bool = False,
     background_levels: int = DEFAULT_BACKGROUND_LEVELS,
+    storage_options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Report:
     """Enhance one image file, tile by tile, within bounded memory.
 
@@ -141,10 +146,12 @@ def enhance(
 
     Args:
         src: a TIFF, PNG, JPEG, WebP or HEIF file, 8 or 16 bits: grey or RGB, with or without alpha,
-            or as many bands as the model has channels.
+            or as many bands as the model has channels. A URL that fsspec takes (``s3://``,
+            ``https://`` …, extra ``[remote]``) is copied into the job's folder first.
         dst: the output; its ending chooses the format, and libvips options may follow it:
             ``out.tif[compression=deflate,tile,pyramid]``; ``.dzi`` (DeepZoom), ``.zarr`` and ``.raw``
-            are formats too. It appears only when it is complete.
+            are formats too. It appears only when it is complete; at a URL, by an upload that is
+            repeated with the request if it fails.
         model: a bundled model's name, or the path of an .onnx file.
         tile_size: side of a tile, input pixels. None: chosen to fit the model.
         overlap: input pixels two neighbouring tiles share. None: from the model's receptive radius.
@@ -159,7 +166,8 @@ def enhance(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …; ``cuda:0,cuda:1`` gives each a worker.
         transfer: ``float`` converts batches before they go to the model, ``integer`` in its session,
             with the same result; ``auto`` is ``integer`` for 8 bits on CUDA devices.
-        job_dir: folder for the job's own files. None: ``dst`` + ``.srpipe``.
+        job_dir: folder for the job's own files. None: ``dst`` + ``.srpipe``, or, for a URL, a folder
+            below ``~/.cache/srpipe/jobs`` (``$SRPIPE_CACHE/jobs``).
         progress: called with a :class:`ProgressEvent` from the calling thread.
         overwrite: replace ``dst`` if it exists.
         engine: ``serial`` runs all stages in the calling thread, ``threads`` each in a thread of
@@ -192,6 +200,8 @@ def enhance(
         skip_background: resize tiles plainly that are background: those in which the values of no band
             lie further apart than ``background_levels``.
         background_levels: so many of 255.
+        storage_options: fsspec's options for URLs, by protocol: ``{"s3": {"anon": True}}``. None: what
+            fsspec's own configuration and the environment say.
 
     Returns:
         What was done: sizes, tiles, seconds per stage, megapixels per second.
@@ -233,9 +243,34 @@ def enhance(
         mask=None if mask is None else os.fspath(mask),
         skip_background=skip_background,
         background_levels=background_levels,
+        storage_options=storage_options,
     )
-    plan = prepare(os.fspath(src), os.fspath(dst), settings)
-    return run_job(plan, progress, begin_s, stop or StopRequest())
+    return carry_out(
+        os.fspath(src), os.fspath(dst), settings, progress, begin_s, stop or StopRequest()
+    )
+
+
+def carry_out(
+    src: str,
+    dst: str,
+    settings: Settings,
+    progress: ProgressCallback | None,
+    begin_s: float,
+    stop: StopRequest,
+    started: tuple[str, ModelInfo] | None = None,
+    warm: Warm | None = None,
+) -> Report:
+    """Prepare and run a job whose input and output are files or URLs.
+
+    Raises:
+        SrpipeError: as :func:`enhance` does.
+    """
+    if is_url(src) and started is None:
+        find_model(settings.model)  # before anything is downloaded for it
+    with local_ends(src, dst, settings, stop) as ends:
+        plan = prepare(ends.src, ends.dst, ends.settings, started)
+        report = run_job(plan, progress, begin_s, stop, warm, ends.deliver)
+    return replace(report, input=ends.show(report.input), output=ends.show(report.output))
 
 
 def prepare(
@@ -351,6 +386,7 @@ def run_job(
     begin_s: float,
     stop: StopRequest,
     warm: Warm | None = None,
+    deliver: Callable[[], None] | None = None,
 ) -> Report:
     """Carry out a plan, from the last checkpoint on if there is one.
 
@@ -360,6 +396,8 @@ def run_job(
         begin_s: when the request was made, monotonic clock.
         stop: how the run can be asked to stop.
         warm: what other jobs of this process left, or share; None: nothing.
+        deliver: called when the output is in place; if it fails, a repeated job is found finished, and
+            only this is done again.
 
     Raises:
         RequestError: too little space, or the job folder is in use or holds another job.
@@ -368,11 +406,16 @@ def run_job(
     """
     warm = warm or Warm()
     with warm.whole_machine(stop) if plan.own_processes else contextlib.nullcontext():
-        return _run_in_folder(plan, progress, begin_s, stop, warm)
+        return _run_in_folder(plan, progress, begin_s, stop, warm, deliver)
 
 
 def _run_in_folder(
-    plan: Plan, progress: ProgressCallback | None, begin_s: float, stop: StopRequest, warm: Warm
+    plan: Plan,
+    progress: ProgressCallback | None,
+    begin_s: float,
+    stop: StopRequest,
+    warm: Warm,
+    deliver: Callable[[], None] | None,
 ) -> Report:
     folder = JobFolder(plan, fingerprint(plan, software_versions()))
     monitor = Monitor(plan, progress, begin_s)
@@ -390,6 +433,8 @@ def _run_in_folder(
                     _add_how_to_go_on(error, plan, tiles)
                 raise
         folder.publish()
+        if deliver is not None:
+            deliver()
         folder.remove()
         return monitor.finished()
     finally:

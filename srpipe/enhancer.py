@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from srpipe.api import PathLike, prepare, run_job, start_model
+from srpipe.api import PathLike, carry_out, start_model
 from srpipe.arrays import through_files
 from srpipe.at_once import run_at_once
 from srpipe.errors import SettingsError, SrpipeError
@@ -110,8 +110,16 @@ class Enhancer:
         settings = replace(self.settings, **changes)
         stop = stop or StopRequest()
         with self._taking_part(stop):
-            plan = prepare(os.fspath(src), os.fspath(dst), settings, self._started)
-            return run_job(plan, progress, begin_s, stop, self._warm)
+            return carry_out(
+                os.fspath(src),
+                os.fspath(dst),
+                settings,
+                progress,
+                begin_s,
+                stop,
+                self._started,
+                self._warm,
+            )
 
     def enhance_array(self, array: npt.ArrayLike, **changes: Any) -> npt.NDArray[Any]:
         """Enhance an array of pixels; see :func:`srpipe.enhance_array`."""

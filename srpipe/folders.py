@@ -29,7 +29,7 @@ _IMAGE_SUFFIXES = {
 }  # fmt: skip
 # What decides no byte of an output.
 _FREE = ("workers", "threads", "runners", "memory_bytes", "job_dir", "overwrite", "engine", "fresh",
-         "checkpoint_every_s")  # fmt: skip
+         "checkpoint_every_s", "storage_options")  # fmt: skip
 
 OnOutcome = Callable[[FileOutcome], None]
 

@@ -6,9 +6,9 @@ import math
 import operator
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from srpipe.errors import SettingsError
 
@@ -108,6 +108,10 @@ class Settings:
     """Resize tiles plainly whose pixels hardly differ, instead of running the model on them."""
     background_levels: int = DEFAULT_BACKGROUND_LEVELS
     """How far apart the values of a band may lie in such a tile, where white is 255."""
+    storage_options: Mapping[str, Mapping[str, Any]] | None = field(
+        default=None, repr=False, hash=False
+    )
+    """fsspec's options for URLs, by protocol: ``{"s3": {"anon": True}}``; may hold credentials."""
 
     def __post_init__(self) -> None:
         _check_range("tile_size", self.tile_size, 1, MAX_TILE_SIZE_PX, "input pixels")
@@ -128,6 +132,10 @@ class Settings:
         _check_choice("on_error", self.on_error, get_args(OnError))
         _check_choice("channel_order", self.channel_order, get_args(ChannelOrder))
         _check_choice("transfer", self.transfer, get_args(Transfer))
+        if not _is_by_protocol(self.storage_options):
+            raise SettingsError(
+                "storage_options must be options by protocol, such as {'s3': {'anon': True}}."
+            )
         if not isinstance(self.device, str):
             raise SettingsError(f"device must be a text such as 'cuda:0', not {self.device!r}.")
         if self.value_range is not None:
@@ -249,6 +257,12 @@ def as_region(numbers: Iterable[int]) -> Region:
             "more, the others 1 or more."
         )
     return left, top, width, height
+
+
+def _is_by_protocol(options: object) -> bool:
+    if options is None:
+        return True
+    return isinstance(options, Mapping) and all(isinstance(o, Mapping) for o in options.values())
 
 
 def _check_range(name: str, value: int | None, low: int, high: int, unit: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from srpipe.api import enhance
 from srpipe.errors import Interrupted, SrpipeError
+from srpipe.plan.url import redact_url
 from srpipe.progress import ProgressKind, make_renderer, stage_lines
 from srpipe.settings import (
     DEFAULT_BACKGROUND_LEVELS,
@@ -39,8 +40,10 @@ def add_parser(commands: Commands) -> None:
         description="Enhance INPUT with a model and write OUTPUT, whose ending chooses the format. "
         "libvips options may follow it: 'out.tif[compression=deflate,tile,pyramid]'.",
     )
-    parser.add_argument("input", metavar="INPUT", help="TIFF, PNG, JPEG, WebP or HEIF image")
-    parser.add_argument("output", metavar="OUTPUT", help="where the result goes")
+    parser.add_argument(
+        "input", metavar="INPUT", help="TIFF, PNG, JPEG, WebP or HEIF image: a file or a URL"
+    )
+    parser.add_argument("output", metavar="OUTPUT", help="where the result goes: a file or a URL")
     add = parser.add_argument
     add(
         "-m",
@@ -200,7 +203,9 @@ def auto_or_int(text: str) -> int | None:
 
 def run(options: argparse.Namespace) -> int:
     """Carry the command out."""
-    renderer = make_renderer(options.progress, sys.stderr, options.input, quiet=options.quiet)
+    renderer = make_renderer(
+        options.progress, sys.stderr, redact_url(options.input), quiet=options.quiet
+    )
     with renderer:
         try:
             report = enhance(

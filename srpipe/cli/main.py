@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from srpipe import __version__
 from srpipe.cli import convert, enhance, inspect, models, quantize, status, tune
 from srpipe.errors import SrpipeError
+from srpipe.plan.url import redact_text
 from srpipe.progress import JsonLogFormatter
 from srpipe.stop import StopRequest
 
@@ -27,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**(options | {"allow_abbrev": False}))
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"srpipe: {message}; see '{self.prog} --help'.\n")
+        self.exit(2, f"srpipe: {redact_text(message)}; see '{self.prog} --help'.\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,5 +88,15 @@ def _set_up_logging(options: argparse.Namespace) -> None:
     handler.setFormatter(
         JsonLogFormatter() if json_lines else logging.Formatter("srpipe: %(message)s")
     )
+    handler.addFilter(_redact)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    # Of srpipe alone: clients of object stores log signed requests when they are asked to say more.
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
-    logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("srpipe").setLevel(level)
+
+
+def _redact(record: logging.LogRecord) -> bool:
+    record.msg, record.args = redact_text(record.getMessage()), ()
+    if record.name.partition(".")[0] != "srpipe":
+        record.exc_info = record.exc_text = None  # clients log what they raise as well
+    return True

@@ -7,6 +7,7 @@ checkpoint-0.json, -1.json  how far it is, in turn
 output.part.tif             the output while it is encoded, always from its first row
 finished.json               which file is the whole output; written before that is put in place
 stages.log                  what the processes had to say
+remote/                     copies of what is behind URLs (io/staging.py)
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 PLAN_FILE = "plan.json"
 FINISHED_FILE = "finished.json"
 LOG_FILE = "stages.log"
+REMOTE_FOLDER = "remote"
 
 
 class JobFolder:
@@ -80,6 +82,7 @@ class JobFolder:
             return
         # A power cut may have taken the lock file alone.
         known = {PIXELS_FILE, SEAMS_FILE, PLAN_FILE, f"{PLAN_FILE}.new", LOG_FILE, FINISHED_FILE}
+        known.add(REMOTE_FOLDER)
         if not {entry.name for entry in self.path.iterdir()} <= known:
             raise OutputError(
                 f"{self.path} holds files that are no srpipe job: choose another with --job-dir."

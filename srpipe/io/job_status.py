@@ -13,8 +13,8 @@ from srpipe.errors import InputError
 from srpipe.io.checkpoint import CHECKPOINT_FILES, load_checkpoints
 from srpipe.io.job_folder import FINISHED_FILE, PLAN_FILE, is_finished_output, read_plan
 from srpipe.io.job_lock import LOCK_FILE, Owner, is_locked, read_owner
+from srpipe.io.job_place import job_place
 from srpipe.plan.fingerprint import Fingerprint, digest
-from srpipe.plan.output import parse_output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,18 +45,18 @@ def read_job_status(output: str, job_dir: str | None = None) -> JobStatus:
     """Find out about the job that writes, or wrote, ``output``.
 
     Args:
-        output: as it was given to the job; options in brackets do not matter.
-        job_dir: the job's folder; None: ``output`` + ``.srpipe``.
+        output: as it was given to the job, a path or a URL; options in brackets do not matter.
+        job_dir: the job's folder; None: ``output`` + ``.srpipe``, or in the user's cache.
 
     Raises:
         InputError: there is no job.
         OutputError: ``output`` has no ending that srpipe writes.
     """
-    path = os.path.realpath(parse_output(output).path)
-    folder = Path(os.path.abspath(job_dir or f"{path}.srpipe"))
+    place = job_place(output, job_dir)
+    folder, path = place.folder, os.fspath(place.output)
     if not (folder / LOCK_FILE).exists():
         done = " It is there: its job is done, or was another's." if os.path.exists(path) else ""
-        raise InputError(f"there is no job for {path} in {folder}.{done}")
+        raise InputError(f"there is no job for {place.shown} in {folder}.{done}")
     running = is_locked(folder)
     damaged = False
     facts: Fingerprint = {}

@@ -82,6 +82,11 @@ class OutputSpec:
         return {key.strip(): value.strip() for key, _, value in pairs if key.strip()}
 
     @property
+    def is_one_file(self) -> bool:
+        """Whether it is no folder, and nothing belongs to it."""
+        return self.format.name != "Zarr" and companion(self.path) is None
+
+    @property
     def estimated_ratio(self) -> float:
         """File bytes to expect per raw byte."""
         options = [f"{key}={value}" if value else key for key, value in self.parsed.items()]
