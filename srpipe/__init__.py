@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         StageError,
         WriteError,
     )
+    from srpipe.forecast.estimate import estimate
+    from srpipe.forecast.report import PlanReport
     from srpipe.io.job_status import JobStatus, read_job_status
     from srpipe.io.model_probe import probe_model
     from srpipe.io.source import read_image_info
@@ -57,6 +59,7 @@ __all__ = [
     "ModelInfo",
     "OutOfMemoryError",
     "OutputError",
+    "PlanReport",
     "ProgressEvent",
     "QuantizeReport",
     "ReadError",
@@ -73,6 +76,7 @@ __all__ = [
     "bundled_models",
     "convert_model",
     "enhance",
+    "estimate",
     "probe_model",
     "quantize_model",
     "read_image_info",
@@ -94,6 +98,7 @@ _HOMES = {
     "ModelInfo": "srpipe.plan.model_info",
     "OutOfMemoryError": "srpipe.errors",
     "OutputError": "srpipe.errors",
+    "PlanReport": "srpipe.forecast.report",
     "ProgressEvent": "srpipe.runtime.events",
     "QuantizeReport": "srpipe.models.quantize",
     "ReadError": "srpipe.errors",
@@ -110,6 +115,7 @@ _HOMES = {
     "bundled_models": "srpipe.models.zoo",
     "convert_model": "srpipe.models.convert",
     "enhance": "srpipe.api",
+    "estimate": "srpipe.forecast.estimate",
     "probe_model": "srpipe.io.model_probe",
     "quantize_model": "srpipe.models.quantize",
     "read_image_info": "srpipe.io.source",
