@@ -60,20 +60,18 @@ class Diagnosis:
 
 def examine() -> Diagnosis:
     """Look at everything; whatever goes wrong with that is a finding, never an exception."""
-    findings: list[Finding] = []
-    for name, check in _CHECKS.items():
-        try:
-            findings += check()
-        except Exception as error:  # the very thing that this is for
-            reason = str(error).strip().splitlines() or [""]
-            findings.append(
-                Finding(
-                    name, f"{type(error).__name__}: {reason[0]}", False,
-                    "install srpipe again in an environment of its own; if that does not help, "
-                    "report this.",
-                )
-            )  # fmt: skip
-    return Diagnosis(tuple(findings))
+    return Diagnosis(tuple(f for name, check in _CHECKS.items() for f in _findings(name, check)))
+
+
+def _findings(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return check()
+    except Exception as error:  # the very thing that this is for
+        reason = (str(error).strip().splitlines() or [""])[0]
+        advice = (
+            "install srpipe again in an environment of its own; if that does not help, report this."
+        )
+        return [Finding(name, f"{type(error).__name__}: {reason}", ok=False, advice=advice)]
 
 
 def _version(package: str) -> str | None:

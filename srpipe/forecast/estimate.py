@@ -33,7 +33,7 @@ DEFAULT_SAMPLE_S = 4.0
 # Beyond this a user may want a larger tile or a smaller overlap.
 _MUCH_REDUNDANCY = 0.5
 _MOST_CELLS = 400
-_SECOND_LOOK_S = 1.0
+_MOST_PREPARING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,8 @@ def estimate(
         begin_s = time.perf_counter()
         plan = prepare(os.fspath(src), os.fspath(dst), wanted)
         prepare_s = time.perf_counter() - begin_s
-    if prepare_s > _SECOND_LOOK_S:  # what was found out then is known now
-        begin_s = time.perf_counter()
-        with _warnings():
-            plan = prepare(os.fspath(src), os.fspath(dst), wanted)
-        prepare_s = time.perf_counter() - begin_s
+    # What was found out in more time than that is known to the job that follows.
+    prepare_s = min(prepare_s, _MOST_PREPARING_S)
     cells = read_cells(plan, _MOST_CELLS, sample_s)
     timing = _time_sample(plan, cells, sample_s, stop)
     model_bytes = _model_bytes(plan)
@@ -157,7 +154,7 @@ def _model_bytes(plan: Plan) -> int | None:
 
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """Collects what is warned of, in place of saying it."""
+    """Collects what is warned of."""
     said: list[str] = []
 
     class Collector(logging.Handler):

@@ -18,7 +18,10 @@ from srpipe.errors import InputError, RequestError
 from srpipe.io.cache import cache_folder, write_cached
 
 VERSION = "6.1.1"
-INTEGRITY = "sha512-g4iKe2q8B642SaBT3+x4ZF3/8b1TxPPydyjmtrOLgDrlYWMKd9ZXM+1Cb/xa9DVySkvs/7l6HR1nHKfD5F3Tsw=="
+INTEGRITY = (
+    "sha512-g4iKe2q8B642SaBT3+x4ZF3/8b1TxPPydyjmtrOLgDrl"
+    "YWMKd9ZXM+1Cb/xa9DVySkvs/7l6HR1nHKfD5F3Tsw=="
+)
 _FILE = f"openseadragon-{VERSION}.tgz"
 _KIND = "viewer"
 _DEFAULT_REGISTRY = "https://registry.npmjs.org"
@@ -70,7 +73,7 @@ def load_viewer(package: str | None = None) -> ViewerScript:
 
 
 def registry() -> str:
-    """Address of the npm registry that this user's npm asks: environment, ``.npmrc``, else npm's own."""
+    """Address of the npm registry that npm asks here, by environment or ``.npmrc``, or npm's own."""
     for name in ("npm_config_registry", "NPM_CONFIG_REGISTRY"):
         if os.environ.get(name):
             return os.environ[name].rstrip("/")
