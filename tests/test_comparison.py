@@ -166,7 +166,7 @@ def test_a_browser_shows_before_left_and_after_right(
         ("press('PageUp', 2);", 0.7),
         ("press('Home', 1);", 0.0),
         ("press('End', 1);", 1.0),
-        ("press('PageDown', 1); viewer.viewport.zoomBy(3, new OpenSeadragon.Point(.2, .3), true);", 0.4),
+        ("press('PageDown', 1); viewer.viewport.zoomBy(3, {x: 0.2, y: 0.3}, true);", 0.4),
     ):  # fmt: skip
         press = (
             "<script>function press(key, times) { for (let i = 0; i < times; i++) "

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_SAMPLE_S = 4.0
 # Beyond this a user may want a larger tile or a smaller overlap.
 _MUCH_REDUNDANCY = 0.5
-_MOST_CELLS = 400
+_MOST_CELLS_BYTES = 100_000_000
 _MOST_PREPARING_S = 1.0
 
 
@@ -89,7 +89,8 @@ def estimate(
         prepare_s = time.perf_counter() - begin_s
     # What was found out in more time than that is known to the job that follows.
     prepare_s = min(prepare_s, _MOST_PREPARING_S)
-    cells = read_cells(plan, _MOST_CELLS, sample_s)
+    tile_bytes = plan.grid.tile.pixels * plan.image.bands * plan.image.sample_bytes
+    cells = read_cells(plan, max(_MOST_CELLS_BYTES // tile_bytes, _least_tiles(plan)), sample_s)
     timing = _time_sample(plan, cells, sample_s, stop)
     model_bytes = _model_bytes(plan)
     return _report(plan, cells, timing, prepare_s, model_bytes, warnings)
@@ -98,12 +99,20 @@ def estimate(
 def _time_sample(plan: Plan, cells: Cells, sample_s: float, stop: StopRequest) -> _Timing:
     """Run few tiles, and if they were quick, more."""
     with tempfile.TemporaryDirectory(prefix="srpipe-plan-") as folder:
-        runs = plan.workers * plan.runners * plan.batch_size
-        timing = _run(sample_plan(plan, cells, 3 * runs, Path(folder)), stop)
+        timing = _run(sample_plan(plan, cells, _least_tiles(plan), Path(folder)), stop)
         tiles = int(sample_s / max(timing.tile_s, 1e-4))
         if tiles > 2 * timing.tiles and timing.tiles < min(len(cells.pixels), plan.grid.n_tiles):
             timing = _run(sample_plan(plan, cells, tiles, Path(folder)), stop)
     return timing
+
+
+def _at_once(plan: Plan) -> int:
+    """Tiles that the runners of all sessions work on at the same time."""
+    return plan.workers * plan.runners * plan.batch_size
+
+
+def _least_tiles(plan: Plan) -> int:
+    return 3 * _at_once(plan)
 
 
 def _run(plan: Plan, stop: StopRequest) -> _Timing:
@@ -116,9 +125,8 @@ def _run(plan: Plan, stop: StopRequest) -> _Timing:
     begin_s = time.monotonic()
     run_job(plan, note, begin_s, stop)
     end_s = time.monotonic()
-    # The runners of all sessions bring their first tiles at the same time.
-    runs = plan.workers * plan.runners * plan.batch_size
-    first_s, first = next((d for d in done if d[1] >= runs), done[-1])
+    # Runners bring their first tiles at the same time.
+    first_s, first = next((d for d in done if d[1] >= _at_once(plan)), done[-1])
     last_s, last = done[-1]
     rate_s = (last_s - first_s) / (last - first) if last > first else (last_s - begin_s) / last
     return _Timing(
