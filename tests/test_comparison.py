@@ -90,6 +90,17 @@ def test_grey_alpha_and_16_bits_are_shown(tmp_path: Path, bands: int) -> None:
     assert read_pixels(tmp_path / "strip.png").shape[2] == 3
 
 
+def test_bands_that_are_not_named_are_colours(tmp_path: Path) -> None:
+    pixels = photograph_pixels(50, 60)
+    image = pyvips.Image.new_from_memory(pixels.tobytes(), 60, 50, 3, "uchar")
+    image.copy(interpretation="multiband").write_to_file(str(tmp_path / "in.v"))
+    compare(
+        tmp_path / "in.v", tmp_path / "in.v", tmp_path / "strip.png",
+        crops=[Rect(0, 0, 60, 50)], allow_untrusted=True,
+    )  # fmt: skip
+    np.testing.assert_array_equal(read_pixels(tmp_path / "strip.png")[-50:, -60:], pixels)
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     before, after = pair
     with pytest.raises(InputError, match="is no enlargement of"):

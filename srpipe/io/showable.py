@@ -19,6 +19,13 @@ _DETAIL_SIDE_PX = 1024
 _CELLS = 32
 _GAP_PX = 8
 _MARGIN = 0.25
+# Of a picture that does not say what its bands are, by whether it is grey, and its depth.
+_INTERPRETATIONS = {
+    (True, "uint8"): "b-w",
+    (True, "uint16"): "grey16",
+    (False, "uint8"): "srgb",
+    (False, "uint16"): "rgb16",
+}
 _GREY = (40, 40, 40)
 
 
@@ -39,6 +46,8 @@ def open_showable(info: ImageInfo, *, streaming: bool) -> Any:
         except pyvips.Error:  # a profile of another colour space, or a damaged one
             image = image.copy()
             image.remove("icc-profile-data")
+    if image.interpretation == "multiband":
+        image = image.copy(interpretation=_INTERPRETATIONS[info.colours == 1, info.dtype])
     image = image.colourspace("srgb")
     if image.format != "uchar":
         image = image.cast("uchar")
