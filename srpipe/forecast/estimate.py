@@ -33,7 +33,7 @@ DEFAULT_SAMPLE_S = 4.0
 # Beyond this a user may want a larger tile or a smaller overlap.
 _MUCH_REDUNDANCY = 0.5
 _MOST_CELLS_BYTES = 100_000_000
-_MOST_PREPARING_S = 1.0
+_MOST_PREPARING_S = 0.4
 
 
 @dataclass(frozen=True, slots=True)
