@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         WriteError,
     )
     from srpipe.folders import enhance_folder
+    from srpipe.forecast.estimate import estimate
+    from srpipe.forecast.report import PlanReport
     from srpipe.io.job_status import JobStatus, read_job_status
     from srpipe.io.model_probe import probe_model
     from srpipe.io.source import read_image_info
@@ -63,6 +65,7 @@ __all__ = [
     "ModelInfo",
     "OutOfMemoryError",
     "OutputError",
+    "PlanReport",
     "ProgressEvent",
     "QuantizeReport",
     "ReadError",
@@ -81,6 +84,7 @@ __all__ = [
     "enhance",
     "enhance_array",
     "enhance_folder",
+    "estimate",
     "probe_model",
     "quantize_model",
     "read_image_info",
@@ -105,6 +109,7 @@ _HOMES = {
     "ModelInfo": "srpipe.plan.model_info",
     "OutOfMemoryError": "srpipe.errors",
     "OutputError": "srpipe.errors",
+    "PlanReport": "srpipe.forecast.report",
     "ProgressEvent": "srpipe.runtime.events",
     "QuantizeReport": "srpipe.models.quantize",
     "ReadError": "srpipe.errors",
@@ -123,6 +128,7 @@ _HOMES = {
     "enhance": "srpipe.api",
     "enhance_array": "srpipe.arrays",
     "enhance_folder": "srpipe.folders",
+    "estimate": "srpipe.forecast.estimate",
     "probe_model": "srpipe.io.model_probe",
     "quantize_model": "srpipe.models.quantize",
     "read_image_info": "srpipe.io.source",

@@ -44,7 +44,10 @@ def main() -> int:
     stop = StopRequest()
     try:
         interruptions = _Interruptions(stop)
-        from srpipe.cli.main import main as run
+        try:
+            from srpipe.cli.main import main as run
+        except ImportError as error:  # a damaged installation
+            return _without_commands(error)
 
         interruptions.importing = False
         return run(stop=stop)
@@ -54,6 +57,17 @@ def main() -> int:
             sys.stderr.write(_INTERRUPTED)
             return stop.exit_code
         raise
+
+
+def _without_commands(error: ImportError) -> int:
+    """What can be done where a library cannot be imported: tell which."""
+    if sys.argv[1:2] == ["doctor"]:
+        from srpipe.cli.doctor import run_alone
+
+        return run_alone(sys.argv[2:])
+    reason = (str(error).splitlines() or ["?"])[0]
+    sys.stderr.write(f"srpipe: cannot start ({reason}): 'srpipe doctor' tells what is amiss.\n")
+    return 1
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from srpipe.api import enhance
 from srpipe.errors import Interrupted, SrpipeError
@@ -40,6 +40,21 @@ def add_parser(commands: Commands) -> None:
         description="Enhance INPUT with a model and write OUTPUT, whose ending chooses the format. "
         "libvips options may follow it: 'out.tif[compression=deflate,tile,pyramid]'.",
     )
+    add_job_arguments(parser)
+    add = parser.add_argument
+    add(
+        "--progress",
+        choices=get_args(ProgressKind),
+        default="auto",
+        help="json: one object a line on stderr",
+    )
+    add("-q", "--quiet", action="store_true", help="say nothing but errors")
+    add("-v", "--verbose", action="count", default=0, help="say more")
+    parser.set_defaults(run=run)
+
+
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which job is meant: input, output, and all that decides how it is done."""
     parser.add_argument(
         "input", metavar="INPUT", help="TIFF, PNG, JPEG, WebP or HEIF image: a file or a URL"
     )
@@ -180,15 +195,6 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="read formats too that libvips does not trust with files from strangers (SVG, CSV, .v)",
     )
-    add(
-        "--progress",
-        choices=get_args(ProgressKind),
-        default="auto",
-        help="json: one object a line on stderr",
-    )
-    add("-q", "--quiet", action="store_true", help="say nothing but errors")
-    add("-v", "--verbose", action="count", default=0, help="say more")
-    parser.set_defaults(run=run)  # fmt: skip
 
 
 def auto_or_int(text: str) -> int | None:
@@ -201,6 +207,41 @@ def auto_or_int(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number, and not auto") from None
 
 
+def job_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments of :func:`add_job_arguments` ask for, by the names of settings."""
+    return {
+        "model": options.model,
+        "tile_size": options.tile_size,
+        "overlap": options.overlap,
+        "blend": options.blend,
+        "batch_size": options.batch_size,
+        "workers": options.workers,
+        "threads": options.threads,
+        "runners": options.runners,
+        "memory_bytes": None if options.memory is None else parse_bytes(options.memory),
+        "rewrite": not options.no_rewrite,
+        "reuse": not options.no_reuse,
+        "device": options.device,
+        "transfer": options.transfer,
+        "job_dir": options.job_dir,
+        "overwrite": options.overwrite,
+        "fresh": options.fresh,
+        "checkpoint_every_s": options.checkpoint_every,
+        "on_error": options.on_error,
+        "allow_untrusted": options.allow_untrusted,
+        "value_range": None if options.range is None else parse_value_range(options.range),
+        "white": options.white,
+        "channel_order": options.channel_order,
+        "depth": options.depth,
+        "outscale": options.outscale,
+        "region": None if options.region is None else parse_region(options.region),
+        "edges": options.edges,
+        "mask": options.mask,
+        "skip_background": options.skip_background,
+        "background_levels": options.background_levels,
+    }
+
+
 def run(options: argparse.Namespace) -> int:
     """Carry the command out."""
     renderer = make_renderer(
@@ -211,37 +252,9 @@ def run(options: argparse.Namespace) -> int:
             report = enhance(
                 options.input,
                 options.output,
-                model=options.model,
-                tile_size=options.tile_size,
-                overlap=options.overlap,
-                blend=options.blend,
-                batch_size=options.batch_size,
-                workers=options.workers,
-                threads=options.threads,
-                runners=options.runners,
-                memory_bytes=None if options.memory is None else parse_bytes(options.memory),
-                rewrite=not options.no_rewrite,
-                reuse=not options.no_reuse,
-                device=options.device,
-                transfer=options.transfer,
-                job_dir=options.job_dir,
+                **job_settings(options),
                 progress=None if options.progress == "none" else renderer,
-                overwrite=options.overwrite,
-                fresh=options.fresh,
-                checkpoint_every_s=options.checkpoint_every,
-                on_error=options.on_error,
-                allow_untrusted=options.allow_untrusted,
-                value_range=None if options.range is None else parse_value_range(options.range),
-                white=options.white,
-                channel_order=options.channel_order,
                 stop=options.stop,
-                depth=options.depth,
-                outscale=options.outscale,
-                region=None if options.region is None else parse_region(options.region),
-                edges=options.edges,
-                mask=options.mask,
-                skip_background=options.skip_background,
-                background_levels=options.background_levels,
             )
         except (KeyboardInterrupt, SrpipeError) as problem:
             # A KeyboardInterrupt comes while the job is still being prepared.

@@ -14,7 +14,18 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from srpipe import __version__
-from srpipe.cli import convert, enhance, inspect, models, quantize, status, tune
+from srpipe.cli import (
+    compare,
+    convert,
+    doctor,
+    enhance,
+    inspect,
+    models,
+    plan,
+    quantize,
+    status,
+    tune,
+)
 from srpipe.errors import SrpipeError
 from srpipe.plan.url import redact_text
 from srpipe.progress import JsonLogFormatter
@@ -39,7 +50,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"srpipe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (enhance, status, inspect, models, convert, quantize, tune):
+    for module in (
+        enhance,
+        status,
+        inspect,
+        models,
+        convert,
+        quantize,
+        tune,
+        plan,
+        compare,
+        doctor,
+    ):
         module.add_parser(commands)
     return parser
 

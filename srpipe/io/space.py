@@ -11,6 +11,9 @@ from pathlib import Path
 
 from srpipe.errors import SpaceError
 
+# What cgroups of version 1 say where there is no limit is a little less than 2**63.
+_NO_LIMIT_BYTES = 2**62
+
 
 def format_bytes(n_bytes: float) -> str:
     """``12.9 GB``, in powers of ten."""
@@ -38,6 +41,19 @@ def available_memory_bytes() -> int | None:
     return min(limits, default=None)
 
 
+def memory_limit_bytes() -> int | None:
+    """The least limit of the cgroups this process is in; None without one."""
+    limits = []
+    for folder, limit, _ in _cgroup_folders():
+        try:
+            text = (folder / limit).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit() and int(text) < _NO_LIMIT_BYTES:
+            limits.append(int(text))
+    return min(limits, default=None)
+
+
 def _meminfo_available() -> int | None:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -49,7 +65,12 @@ def _meminfo_available() -> int | None:
 
 
 def _cgroup_available() -> Iterator[int | None]:
-    """Room below the limit of every cgroup this process is in (v2, then v1)."""
+    """Room below the limit of every cgroup this process is in."""
+    return (_cgroup_room(folder, limit, used) for folder, limit, used in _cgroup_folders())
+
+
+def _cgroup_folders() -> Iterator[tuple[Path, str, str]]:
+    """Every cgroup this process is in, and the names of its files of limit and use (v2, then v1)."""
     try:
         groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
     except OSError:
@@ -64,7 +85,7 @@ def _cgroup_available() -> Iterator[int | None]:
             continue
         here = root / path.lstrip("/")
         for folder in (here, *here.parents):
-            yield _cgroup_room(folder, limit, used)
+            yield folder, limit, used
             if folder == root:
                 break
 

@@ -1,0 +1,1 @@
+"""Two pictures side by side: a page with a slider, or a strip of crops."""
