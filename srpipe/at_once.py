@@ -37,6 +37,7 @@ def run_at_once(tasks: Iterator[Callable[[], T]], at_once: int, stop: StopReques
                 for future in done:
                     futures.remove(future)
                     yield future.result()
-        finally:
+        except BaseException:
             if not stop.times:
                 stop.request()
+            raise

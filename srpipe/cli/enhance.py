@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any, get_args
 
 from srpipe.api import enhance
+from srpipe.cli.enhance_many import LIST, add_arguments, run_many
 from srpipe.errors import Interrupted, SrpipeError
 from srpipe.plan.url import redact_url
 from srpipe.progress import ProgressKind, make_renderer, stage_lines
@@ -48,6 +50,7 @@ def add_parser(commands: Commands) -> None:
         default="auto",
         help="json: one object a line on stderr",
     )
+    add_arguments(parser)
     add("-q", "--quiet", action="store_true", help="say nothing but errors")
     add("-v", "--verbose", action="count", default=0, help="say more")
     parser.set_defaults(run=run)
@@ -244,6 +247,8 @@ def job_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> int:
     """Carry the command out."""
+    if options.input == LIST or os.path.isdir(options.input):
+        return run_many(options, job_settings(options))
     renderer = make_renderer(
         options.progress, sys.stderr, redact_url(options.input), quiet=options.quiet
     )

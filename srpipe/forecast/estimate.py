@@ -82,8 +82,8 @@ def estimate(
     for end in (src, dst):
         if is_url(os.fspath(end)):
             raise RequestError(
-                f"{redact_url(os.fspath(end))} is a URL: copy the input here to plan for it, and name a "
-                "file as its output."
+                f"{redact_url(os.fspath(end))} is a URL: copy the input here to plan for it, and name "
+                "a file as its output."
             )
     for name in ("model", "job_dir", "mask"):
         if settings.get(name) is not None:

@@ -6,10 +6,10 @@ import time
 
 from srpipe.io.canvas import Canvas
 from srpipe.io.checkpoint import Checkpoint
-from srpipe.io.mask import load_mask
 from srpipe.plan.colour import Pixels, Planes, resize_plain
 from srpipe.plan.geometry import Rect
 from srpipe.plan.job import Plan
+from srpipe.plan.mask import Mask
 from srpipe.runtime.messages import Blend, Done, Instruction, Save
 from srpipe.runtime.slots import Slots
 
@@ -22,7 +22,11 @@ class Accumulator:
     def __init__(self, plan: Plan, slots: Slots, at: Checkpoint) -> None:
         self._plan = plan
         self._colour = plan.colour
-        self._mask = load_mask(plan.mask, plan.image.size) if plan.mask is not None else None
+        self._mask: Mask | None = None
+        if plan.mask is not None:
+            from srpipe.io.mask import load_mask  # loads libvips
+
+            self._mask = load_mask(plan.mask, plan.image.size)
         self._slots = slots
         self._canvas = Canvas(plan, at)
 
