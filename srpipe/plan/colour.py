@@ -3,6 +3,7 @@
 A model of as many channels as the image has bands sees them as they are, whatever they mean. Else:
 a model of three channels sees RGB; a grey image is shown three times and comes back as the mean.
 A model of one channel sees the luma of an RGB image; its chroma, like any alpha, is resized.
+Colours under full transparency are those around it (:mod:`srpipe.plan.bleed`).
 Luma: Rec. ITU-R BT.601-7, 2.5.1. Chroma kept and luma replaced is the same as adding the change of
 luma to R, G and B, because YCbCr is linear in RGB.
 """
@@ -15,11 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from srpipe.plan.bleed import bleed
 from srpipe.plan.model_info import Layout
+from srpipe.plan.pixels import Pixels, Planes
 from srpipe.settings import ValueRange
 
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-Planes = npt.NDArray[np.float32]
+__all__ = [
+    "BICUBIC_RADIUS_PX",
+    "ColourPath",
+    "Pixels",
+    "Planes",
+    "luma",
+    "pad_edges",
+    "resize_plain",
+]
 
 BICUBIC_RADIUS_PX = 2
 """How far an input pixel reaches in what :func:`resize_plain` makes."""
@@ -48,6 +58,8 @@ class ColourPath:
     ``white``."""
     layout: Layout
     scale: int
+    alpha: bool = False
+    """The last band is alpha, which the model does not see: colours under it bleed."""
 
     @property
     def needs_source(self) -> bool:
@@ -61,6 +73,7 @@ class ColourPath:
             pixels: (tile height, tile width, bands).
             out: (C, H, W) or (H, W, C) as ``layout`` says, float32 or float16: one entry of a batch.
         """
+        pixels = self._bled(pixels)
         planes = out if self.layout == "NCHW" else out.transpose(2, 0, 1)
         colours: npt.NDArray[Any] = pixels[..., : self.colours].transpose(2, 0, 1)
         low, high = self.value_range
@@ -74,6 +87,9 @@ class ColourPath:
         else:
             np.divide(colours, step, out=planes, casting="unsafe", dtype=np.float32)
 
+    def _bled(self, pixels: Pixels) -> Pixels:
+        return bleed(pixels, self.bands - 1, self.bands - 1) if self.alpha else pixels
+
     def pack_integers(self, pixels: Pixels, out: Pixels) -> None:
         """Write one padded tile as :meth:`pack` does, but leave its numbers as they are.
 
@@ -82,6 +98,7 @@ class ColourPath:
             out: (C, H, W) or (H, W, C) as ``layout`` says, of the type of ``pixels``; the model has as
                 many channels as the image has colours, or more.
         """
+        pixels = self._bled(pixels)
         planes = out if self.layout == "NCHW" else out.transpose(2, 0, 1)
         colours = pixels[..., : self.colours].transpose(2, 0, 1)
         planes[...] = colours[::-1] if self.bgr else colours
@@ -136,7 +153,7 @@ class ColourPath:
         assert pixels is not None
         if self.channels >= self.colours:
             return np.concatenate([planes, resize_plain(pixels[..., self.colours :], self.scale)])
-        plain = resize_plain(pixels, self.scale)
+        plain = resize_plain(self._bled(pixels), self.scale)
         planes = plain[:3] + (planes - luma(plain[:3]))
         return np.concatenate([planes, plain[3:]])
 

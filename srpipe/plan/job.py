@@ -177,6 +177,7 @@ class Plan:
             highest=self.image.highest,
             layout=self.model.layout,
             scale=self.scale,
+            alpha=self.image.has_alpha and bands_seen(self.image, self.model) < self.image.bands,
         )
 
     @property
