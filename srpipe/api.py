@@ -61,6 +61,7 @@ from srpipe.settings import (
     DEFAULT_MODEL,
     Blend,
     ChannelOrder,
+    ColorManagement,
     Edges,
     Engine,
     OnError,
@@ -135,6 +136,7 @@ def enhance(
     skip_background: bool = False,
     background_levels: int = DEFAULT_BACKGROUND_LEVELS,
     storage_options: Mapping[str, Mapping[str, Any]] | None = None,
+    color_management: ColorManagement = "keep",
 ) -> Report:
     """Enhance one image file, tile by tile, within bounded memory.
 
@@ -202,6 +204,10 @@ def enhance(
         background_levels: so many of 255.
         storage_options: fsspec's options for URLs, by protocol: ``{"s3": {"anon": True}}``. None: what
             fsspec's own configuration and the environment say.
+        color_management: what becomes of a profile unlike sRGB. ``keep``: the output has it too, and
+            the model sees 16-bit images of another tone curve (linear, gamma 1.8) under sRGB's, with
+            their own primaries, so that no colour is lost. ``srgb``: it is converted to sRGB. ``off``:
+            models see the numbers as they are.
 
     Returns:
         What was done: sizes, tiles, seconds per stage, megapixels per second.
@@ -244,6 +250,7 @@ def enhance(
         skip_background=skip_background,
         background_levels=background_levels,
         storage_options=storage_options,
+        color_management=color_management,
     )
     return carry_out(
         os.fspath(src), os.fspath(dst), settings, progress, begin_s, stop or StopRequest()
@@ -299,7 +306,11 @@ def prepare(
     for place in (Path(src), Path(job_dir)):
         if written & {place, *place.parents}:
             raise OutputError(f"{place} lies in the output {output.path}: choose another place.")
-    image = read_image_info(src, allow_untrusted=settings.allow_untrusted)
+    image = read_image_info(
+        src,
+        allow_untrusted=settings.allow_untrusted,
+        color_management=settings.color_management,
+    )
     check_decoder_memory(src, image.decoder_bytes)
     _check_output_place(output, settings, job_dir)
     if image.pages > 1:

@@ -16,6 +16,7 @@ Blend = Literal["feather", "mean", "crop"]
 Engine = Literal["auto", "serial", "threads", "local"]
 OnError = Literal["stop", "fill"]
 ChannelOrder = Literal["auto", "rgb", "bgr"]
+ColorManagement = Literal["keep", "srgb", "off"]
 Transfer = Literal["auto", "float", "integer"]
 ValueRange = tuple[float, float]
 """What black and white are in a model's numbers."""
@@ -93,6 +94,9 @@ class Settings:
     the image's type holds."""
     channel_order: ChannelOrder = "auto"
     """Order of a model's three channels; auto: what its metadata say, or rgb."""
+    color_management: ColorManagement = "keep"
+    """What becomes of a profile unlike sRGB: kept, while models see sRGB's tone curve; converted to
+    sRGB; or left alone."""
     depth: int | None = None
     """Bits of a sample of the output, 8 or 16; None: those of the input."""
     outscale: float | None = None
@@ -131,6 +135,7 @@ class Settings:
         _check_choice("engine", self.engine, get_args(Engine))
         _check_choice("on_error", self.on_error, get_args(OnError))
         _check_choice("channel_order", self.channel_order, get_args(ChannelOrder))
+        _check_choice("color_management", self.color_management, get_args(ColorManagement))
         _check_choice("transfer", self.transfer, get_args(Transfer))
         if not _is_by_protocol(self.storage_options):
             raise SettingsError(

@@ -20,6 +20,7 @@ from srpipe.settings import (
     DEPTHS,
     Blend,
     ChannelOrder,
+    ColorManagement,
     Edges,
     OnError,
     Transfer,
@@ -136,6 +137,13 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a model of three channels; auto: from its metadata, or rgb; default %(default)s",
     )
     add(
+        "--color-management",
+        choices=get_args(ColorManagement),
+        default="keep",
+        help="of a profile unlike sRGB: keep it, and show models sRGB's tone curve; convert to srgb; "
+        "or off; default %(default)s",
+    )
+    add(
         "--depth",
         type=int,
         choices=DEPTHS,
@@ -235,6 +243,7 @@ def job_settings(options: argparse.Namespace) -> dict[str, Any]:
         "value_range": None if options.range is None else parse_value_range(options.range),
         "white": options.white,
         "channel_order": options.channel_order,
+        "color_management": options.color_management,
         "depth": options.depth,
         "outscale": options.outscale,
         "region": None if options.region is None else parse_region(options.region),

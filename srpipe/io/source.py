@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from srpipe.errors import InputError, ReadError
+from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
 from srpipe.io.tiff_tags import has_separate_planes
 from srpipe.io.to_rgb import CONVERTED, to_rgb
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import Rect, Size
-from srpipe.plan.image_info import MAX_BANDS, ImageInfo, PixelDtype
+from srpipe.plan.image_info import MAX_BANDS, ImageInfo, PixelDtype, Shown
+from srpipe.settings import ColorManagement
 
 _DTYPES: dict[str, PixelDtype] = {"uchar": "uint8", "ushort": "uint16"}
 _COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "multiband"}
@@ -27,9 +29,9 @@ _CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data", "orientati
 _WHOLE_LOADERS = ("webp", "heif", "gif", "uhdr")
 
 
-def _open(path: str, *, untrusted: bool, **options: Any) -> Any:
+def _open(path: str, *, untrusted: bool, shown: Shown = "as it is", **options: Any) -> Any:
     """The image as models see it: what is not grey, RGB or data is converted."""
-    return to_rgb(_open_as_it_is(path, untrusted=untrusted, **options))
+    return show(to_rgb(_open_as_it_is(path, untrusted=untrusted, **options)), shown)
 
 
 def _open_as_it_is(path: str, *, untrusted: bool, **options: Any) -> Any:
@@ -45,12 +47,18 @@ def _open_as_it_is(path: str, *, untrusted: bool, **options: Any) -> Any:
     return pyvips.Image.new_from_source(source, "", **options)
 
 
-def read_image_info(path: str | os.PathLike[str], *, allow_untrusted: bool = False) -> ImageInfo:
+def read_image_info(
+    path: str | os.PathLike[str],
+    *,
+    allow_untrusted: bool = False,
+    color_management: ColorManagement = "off",
+) -> ImageInfo:
     """Read an image's header.
 
     Args:
         path: an image file.
         allow_untrusted: use loaders too that libvips does not trust with files from strangers.
+        color_management: what is done about a profile unlike sRGB's.
 
     Raises:
         InputError: missing, not an image, or of a kind srpipe does not take.
@@ -70,7 +78,7 @@ def read_image_info(path: str | os.PathLike[str], *, allow_untrusted: bool = Fal
         image = _open_as_it_is(name, untrusted=allow_untrusted)
         # libvips' own format does not say what read it.
         loader = image.get("vips-loader") if image.get_typeof("vips-loader") else "vipsload_source"
-        return _describe(name, image, loader)
+        return _describe(name, image, loader, color_management)
     except VIPS_ERRORS as error:
         raise InputError(
             f"{name} is not an image that can be read ({first_line(error)}): "
@@ -78,9 +86,11 @@ def read_image_info(path: str | os.PathLike[str], *, allow_untrusted: bool = Fal
         ) from None
 
 
-def _describe(name: str, image: Any, loader: str) -> ImageInfo:
+def _describe(name: str, image: Any, loader: str, color_management: ColorManagement) -> ImageInfo:
     space = image.interpretation
     image = to_rgb(image)
+    shown = how_to_show(image, color_management)
+    image = show(image, shown)
     if image.format not in _DTYPES:
         raise InputError(
             f"{name} holds {image.format} samples: convert it to 8 or 16 bits a sample first."
@@ -115,6 +125,7 @@ def _describe(name: str, image: Any, loader: str) -> ImageInfo:
         pages=_count_pages(name, image, untrusted=untrusted) if "n-pages" in fields else 1,
         identity=identify_file(name),
         converted_from=CONVERTED.get(space, ""),
+        shown=shown,
     )
 
 
@@ -134,7 +145,7 @@ def carry_fields(info: ImageInfo, image: Any, scale: float) -> Any:
     That is profile, EXIF, XMP, IPTC and orientation, and the resolution times ``scale``, so that the
     print size stays.
     """
-    source = _open(info.path, untrusted=info.untrusted)
+    source = _open(info.path, untrusted=info.untrusted, shown=info.shown)
     types = {bytes: pyvips.GValue.blob_type, int: pyvips.GValue.gint_type}
     # The copy has a header of its own that may be changed.
     image = image.copy(xres=source.xres * scale, yres=source.yres * scale)
@@ -169,7 +180,9 @@ class TileReader:
         path, identity = self._info.path, self._info.identity
         try:
             stat = os.stat(path)
-            image = _open(path, untrusted=self._info.untrusted, fail_on=fail_on)
+            image = _open(
+                path, untrusted=self._info.untrusted, shown=self._info.shown, fail_on=fail_on
+            )
         except OSError as error:
             raise ReadError(
                 f"{path} can no longer be opened ({error.strerror}): put it back."

@@ -30,6 +30,7 @@ from typing import Any
 
 from srpipe.errors import OutputError, WriteError
 from srpipe.io.canvas_files import PIXELS_FILE
+from srpipe.io.colour_management import show_no_more
 from srpipe.io.geotiff import add_tags, enlarged, read_georeference
 from srpipe.io.output_place import remove_output, sync_output
 from srpipe.io.resize import resize_image
@@ -164,6 +165,8 @@ class ImageWriter:
             if self._plan.outscale is not None:
                 image = resize_image(image, self._plan.output_size)
             image = carry_fields(self._plan.image, image, self._plan.output_factor)
+            if self._plan.image.shown == "tone":
+                image = show_no_more(image)
             image.set_progress(True)  # so that the images the saver makes of it can be stopped too
             self._encoded = image
             if self._given_up:

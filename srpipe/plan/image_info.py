@@ -11,6 +11,7 @@ import numpy.typing as npt
 from srpipe.plan.geometry import Size
 
 PixelDtype = Literal["uint8", "uint16"]
+Shown = Literal["as it is", "tone", "srgb"]
 
 MAX_BANDS = 64
 _COLOUR_SPACES = ("srgb", "rgb", "rgb16")
@@ -50,6 +51,8 @@ class ImageInfo:
     identity: FileIdentity
     converted_from: str = ""
     """The colour space of the file, where it is one that is converted to sRGB."""
+    shown: Shown = "as it is"
+    """What models see: its numbers, these under sRGB's tone curve, or converted to sRGB."""
 
     @property
     def has_alpha(self) -> bool:
