@@ -6,7 +6,6 @@ import time
 
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.io.source import TileReader
-from srpipe.plan.bleed import bleed_colours
 from srpipe.plan.colour import pad_edges
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Done, Instruction, Read
@@ -25,7 +24,6 @@ class Reader:
         self._source = TileReader(
             plan.image, fill=plan.on_error == "fill", whole_so_far=not at.filled_tiles
         )
-        self._bleeds = plan.image.has_alpha and plan.colour.colours < plan.image.bands
         self._seen = (
             SeenTiles(plan.slot_shapes.tile, plan.image.numpy_dtype) if plan.reuse else None
         )
@@ -38,8 +36,6 @@ class Reader:
         pixels = self._slots.tiles[instruction.tile_slot]
         whole = self._source.read(rect, pixels)
         pad_edges(pixels, rect.height, rect.width)
-        if self._bleeds:
-            bleed_colours(pixels)
         # Only after padding: a tile at the border may then be the same as one inside.
         same_as = self._seen.find(instruction.tile, pixels) if self._seen else None
         busy_s = time.perf_counter() - begin
