@@ -148,13 +148,14 @@ def carry_fields(info: ImageInfo, image: Any, scale: float) -> Any:
     source = _open(info.path, untrusted=info.untrusted, shown=info.shown)
     types = {bytes: pyvips.GValue.blob_type, int: pyvips.GValue.gint_type}
     # The copy has a header of its own that may be changed.
-    image = image.copy(xres=source.xres * scale, yres=source.yres * scale)
+    image = image.copy(xres=source.xres, yres=source.yres)
     present = set(source.get_fields())
     for name in _CARRIED:
         if name in present:
             value = source.get(name)
             image.set_type(types[type(value)], name, value)
-    return image
+    # Last: with EXIF, libvips has taken over the resolution in there, which a WebP says nowhere else.
+    return image.copy(xres=image.xres * scale, yres=image.yres * scale)
 
 
 class TileReader:
