@@ -315,6 +315,8 @@ def prepare(
     _check_output_place(output, settings, job_dir)
     if image.pages > 1:
         logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)
+    if image.is_float:
+        logger.warning("%s has float numbers: those beyond 0 and 1 are clipped.", src)
     if image.converted_from:
         logger.warning("%s is %s: its result is sRGB.", src, image.converted_from)
     if output.format.name != "TIFF" and lies_on_earth(read_georeference(src)):

@@ -71,6 +71,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return os.environ | {
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
+        # What pages measure must not decide for other tests.
+        "SRPIPE_CACHE": str(tmp_path_factory.mktemp("cache")),
     }
 
 

@@ -8,10 +8,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+from srpipe.errors import InputError, OutputError
 from srpipe.folders import DEFAULT_NAME, MANIFEST_FILE, enhance_pairs, find_pairs, list_pairs
 from srpipe.manifest import FileOutcome
+from srpipe.plan.output import FORMATS
 
 LIST = "-"
 _WORDS = {
@@ -41,15 +44,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images under way; default 2, and 1 for every 8 cores",
     )
     add("--manifest", metavar="FILE", help=f"default OUTPUT/{MANIFEST_FILE}")
-    add("-0", "--null", action="store_true", help="paths on standard input end with a NUL byte")
+    add("--null", action="store_true", help="paths on standard input end with a NUL byte")
 
 
 def run_many(options: argparse.Namespace, settings: dict[str, Any]) -> int:
     """Carry the command out."""
+    suffix = Path(options.output).suffix.lower()
+    if any(suffix in fmt.suffixes for fmt in FORMATS):
+        raise OutputError(
+            f"{options.input} stands for many images, and {options.output} has the ending of one: "
+            "name a folder as the output."
+        )
     if options.input == LIST:
         pairs = list_pairs(_listed(options.null), options.output, name=options.name)
     else:
         pairs = find_pairs(options.input, options.output, globs=options.glob, name=options.name)
+    if not pairs:
+        raise InputError(f"{options.input} holds no images: name another folder, or a --glob.")
     outcomes = enhance_pairs(
         pairs, options.output, at_once=options.at_once, manifest=options.manifest,
         stop=options.stop, **settings,

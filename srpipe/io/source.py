@@ -12,7 +12,7 @@ from srpipe.errors import InputError, ReadError
 from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
 from srpipe.io.tiff_tags import has_separate_planes
-from srpipe.io.to_rgb import CONVERTED, to_rgb
+from srpipe.io.to_rgb import CONVERTED, is_float, to_rgb
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import Rect, Size
@@ -87,7 +87,7 @@ def read_image_info(
 
 
 def _describe(name: str, image: Any, loader: str, color_management: ColorManagement) -> ImageInfo:
-    space = image.interpretation
+    space, floats = image.interpretation, is_float(image)
     image = to_rgb(image)
     shown = how_to_show(image, color_management)
     image = show(image, shown)
@@ -126,6 +126,7 @@ def _describe(name: str, image: Any, loader: str, color_management: ColorManagem
         identity=identify_file(name),
         converted_from=CONVERTED.get(space, ""),
         shown=shown,
+        is_float=floats,
     )
 
 

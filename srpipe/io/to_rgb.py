@@ -1,4 +1,4 @@
-"""Colour spaces that models do not see: converted to sRGB while they stream."""
+"""What models do not see: other colour spaces and float numbers, converted while they stream."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ def to_rgb(image: Any) -> Any:
     perceptual intent, and the result carries the profile of sRGB; 8 bits stay 8, 16 stay 16. CIELAB,
     which libvips reads as float or 16 bits, becomes 16 bits.
 
+    Float numbers from 0 to 1 become 16 bits; what lies beyond is clipped. Nothing is assumed of their
+    tone curve.
+
     Args:
         image: a libvips image.
 
@@ -28,4 +31,19 @@ def to_rgb(image: Any) -> Any:
         )
     if image.interpretation in ("lab", "labs"):
         return image.colourspace("rgb16")
+    if is_float(image):
+        numbers = (image * 65535 + 0.5).floor().cast("ushort")
+        space = {1: "grey16", 2: "grey16", 3: "rgb16", 4: "rgb16"}.get(image.bands, "multiband")
+        return numbers.copy(interpretation=space)
     return image
+
+
+def is_float(image: Any) -> bool:
+    """Whether an image has float numbers that are not CIELAB's."""
+    return bool(image.format == "float" and image.interpretation not in CONVERTED)
+
+
+def to_float(image: Any) -> Any:
+    """16 bits as float numbers from 0 to 1."""
+    space = "scrgb" if image.bands in (3, 4) else "b-w" if image.bands < 3 else "multiband"
+    return (image.cast("float") / 65535).copy(interpretation=space)

@@ -36,6 +36,7 @@ from srpipe.io.output_place import remove_output, sync_output
 from srpipe.io.resize import resize_image
 from srpipe.io.savers import save_image
 from srpipe.io.source import carry_fields
+from srpipe.io.to_rgb import to_float
 from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.job import Plan
@@ -167,6 +168,8 @@ class ImageWriter:
             image = carry_fields(self._plan.image, image, self._plan.output_factor)
             if self._plan.image.shown == "tone":
                 image = show_no_more(image)
+            if self._plan.output.holds_floats(self._plan.written):
+                image = to_float(image)
             image.set_progress(True)  # so that the images the saver makes of it can be stopped too
             self._encoded = image
             if self._given_up:

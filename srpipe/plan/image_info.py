@@ -53,6 +53,8 @@ class ImageInfo:
     """The colour space of the file, where it is one that is converted to sRGB."""
     shown: Shown = "as it is"
     """What models see: its numbers, these under sRGB's tone curve, or converted to sRGB."""
+    is_float: bool = False
+    """The file has float numbers, from 0 to 1, which are worked on with 16 bits."""
 
     @property
     def has_alpha(self) -> bool:

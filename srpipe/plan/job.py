@@ -270,7 +270,8 @@ class Plan:
     def output_bytes(self) -> int:
         """Bytes the output file is expected to take."""
         samples = self.output_size.pixels * self.image.bands
-        return int(samples * self.written.sample_bytes * self.output.estimated_ratio)
+        sample_bytes = self.output.sample_bytes(self.written)
+        return int(samples * sample_bytes * self.output.estimated_ratio)
 
 
 def make_plan(

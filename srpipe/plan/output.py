@@ -81,6 +81,14 @@ class OutputSpec:
         pairs = (option.partition("=") for option in re.split(r",(?![^\[]*\])", self.options))
         return {key.strip(): value.strip() for key, _, value in pairs if key.strip()}
 
+    def holds_floats(self, image: ImageInfo) -> bool:
+        """Whether an image, as it is written, is written with float numbers."""
+        return image.is_float and self.format.name in ("TIFF", "libvips")
+
+    def sample_bytes(self, image: ImageInfo) -> int:
+        """Bytes of a sample of an image, as it is written."""
+        return 4 if self.holds_floats(image) else image.sample_bytes
+
     @property
     def is_one_file(self) -> bool:
         """Whether it is no folder, and nothing belongs to it."""
@@ -169,6 +177,8 @@ def companion(path: str) -> str | None:
 
 def as_written(image: ImageInfo, depth: int | None) -> ImageInfo:
     """The image in the depth of the output, and in the colour space that goes with it."""
+    if depth is not None:
+        image = replace(image, is_float=False)
     dtype: PixelDtype = image.dtype if depth is None else "uint8" if depth == 8 else "uint16"
     if dtype == image.dtype:
         return image
@@ -214,7 +224,7 @@ def fit_output(spec: OutputSpec, image: ImageInfo, size: Size) -> OutputSpec:
         raise OutputError(
             f"{image.path} has an alpha channel and {holder} holds none: write {instead} instead."
         )
-    raw_bytes = size.pixels * image.bands * image.sample_bytes
+    raw_bytes = size.pixels * image.bands * spec.sample_bytes(image)
     large = raw_bytes * max(1.0, spec.estimated_ratio) > _CLASSIC_TIFF_BYTES
     asked = any(option.split("=")[0].strip() == "bigtiff" for option in spec.options.split(","))
     if fmt.name == "TIFF" and large and not asked:

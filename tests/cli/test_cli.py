@@ -108,7 +108,7 @@ def test_bar_on_a_terminal(tmp_path: Path) -> None:
     assert "2800x1576" in text.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["missing", "folder.png", "empty.tif", "text.jpg", "float.tif"])
+@pytest.mark.parametrize("name", ["missing", "folder.png", "empty.tif", "text.jpg", "many.tif"])
 def test_bad_input(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "inputs"
     folder.mkdir()

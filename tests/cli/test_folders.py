@@ -51,7 +51,7 @@ def test_a_folder(source: Path, tmp_path: Path, x2_model: Path) -> None:
 @pytest.mark.parametrize("end", ["\n", "\0"])
 def test_a_list(source: Path, tmp_path: Path, x2_model: Path, end: str) -> None:
     listed = end.join([str(source / "a.tif"), str(source / "deep" / "c.tif"), ""])
-    null = ["-0"] if end == "\0" else []
+    null = ["--null"] if end == "\0" else []
     command = [sys.executable, "-m", "srpipe", "enhance", "-", tmp_path / "out", *null]
     done = subprocess.run(
         [*command, "-m", x2_model], input=listed, text=True, capture_output=True, timeout=60
@@ -75,3 +75,16 @@ def test_interrupted_and_gone_on_with(source: Path, tmp_path: Path) -> None:
     again = run_srpipe(*arguments)
     assert again.returncode == 0, again.stderr
     assert len(list(target.rglob("*.*"))) == 4
+
+
+def test_what_makes_no_sense(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for arguments, said in (
+        ((source, tmp_path / "out.tif"), "has the ending of one: name a folder"),
+        ((tmp_path / "empty", tmp_path / "out"), "holds no images"),
+        ((source, tmp_path / "out", "--glob", "*.webp"), "holds no images"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert said in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvips
 
 from srpipe.errors import InputError, ReadError
 from srpipe.io.source import TileReader, read_image_info
@@ -96,7 +97,7 @@ def bad_inputs(folder: Path) -> dict[str, Path]:
     (folder / "empty.tif").touch()
     (folder / "folder.png").mkdir()
     (folder / "random.tif").write_bytes(bytes(range(256)) * 40)
-    write_pixels(folder / "float.tif", np.ones((4, 4, 3), np.float32))
+    pyvips.Image.black(4, 4, bands=3).cast("int").tiffsave(str(folder / "int.tif"))
     write_pixels(folder / "many.tif", np.ones((4, 4, 65), np.uint8))
     write_band_tiff(folder / "planes.tif", photograph_pixels(4, 4, 4), separate=True)
     return {path.name: path for path in folder.iterdir()} | {"missing": folder / "missing.tif"}
@@ -110,7 +111,7 @@ def bad_inputs(folder: Path) -> dict[str, Path]:
         ("empty.tif", "0 bytes"),
         ("text.jpg", "not an image"),
         ("random.tif", "not an image"),
-        ("float.tif", "float samples"),
+        ("int.tif", "int samples"),
         ("many.tif", "65 bands"),
         ("planes.tif", "INTERLEAVE=PIXEL"),
     ],

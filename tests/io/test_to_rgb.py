@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
+import tifffile
 
 import srpipe
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
@@ -70,3 +71,40 @@ def test_palettes_and_bits_are_read_as_what_they_show(tmp_path: Path, x2_model: 
         assert srpipe.read_image_info(tmp_path / name).bands == bands
         srpipe.enhance(tmp_path / name, tmp_path / f"{name}.tif", model=x2_model)
         assert read_pixels(tmp_path / f"{name}.tif").shape[:2] == (120, 160)
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_float(
+    tmp_path: Path, x2_model: Path, bands: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbers = photograph_pixels(60, 80, bands, "uint16")
+    source, output = tmp_path / "in.tif", tmp_path / "out.tif"
+    floats = (numbers / np.float32(65535)).astype(np.float32)
+    extra = ["unassalpha"] if bands == 4 else None
+    tifffile.imwrite(source, floats[..., 0] if bands == 1 else floats,
+                     photometric="minisblack" if bands == 1 else "rgb", extrasamples=extra)  # fmt: skip
+    assert srpipe.read_image_info(source).is_float
+    srpipe.enhance(source, output, model=x2_model, tile_size=48)
+    assert caplog.messages == [f"{source} has float numbers: those beyond 0 and 1 are clipped."]
+    write_pixels(tmp_path / "sixteen.tif", numbers)
+    srpipe.enhance(
+        tmp_path / "sixteen.tif", tmp_path / "expected.tif", model=x2_model, tile_size=48
+    )
+    expected = read_pixels(tmp_path / "expected.tif")
+    result = tifffile.imread(output).reshape(expected.shape)
+    assert result.dtype == np.float32
+    assert np.array_equal(np.round(result * 65535), expected)
+    srpipe.enhance(source, tmp_path / "sixteen.png", model=x2_model, tile_size=48)
+    assert np.array_equal(read_pixels(tmp_path / "sixteen.png"), expected)
+    srpipe.enhance(source, output, model=x2_model, tile_size=48, depth=16, overwrite=True)
+    assert np.array_equal(read_pixels(output), expected)
+
+
+def test_floats_beyond_are_clipped(tmp_path: Path, x2_model: Path) -> None:
+    source = tmp_path / "in.tif"
+    tifffile.imwrite(source, np.array([[-3, 0, 0.5, 1, 7, np.nan]] * 6, np.float32))
+    assert srpipe.read_image_info(source).dtype == "uint16"
+    srpipe.enhance(source, tmp_path / "out.tif", model=x2_model)
+    result = tifffile.imread(tmp_path / "out.tif")
+    assert np.isfinite(result).all()
+    assert 0 <= result.min() <= result.max() <= 1
