@@ -31,11 +31,13 @@ from typing import Any
 from srpipe.errors import OutputError, WriteError
 from srpipe.io.canvas_files import PIXELS_FILE
 from srpipe.io.colour_management import show_no_more
-from srpipe.io.geotiff import add_tags, enlarged, read_georeference
+from srpipe.io.geotiff import enlarged, read_georeference
 from srpipe.io.output_place import remove_output, sync_output
 from srpipe.io.resize import resize_image
 from srpipe.io.savers import save_image
 from srpipe.io.source import carry_fields
+from srpipe.io.tiff_directory import add_tags
+from srpipe.io.tiff_metadata import photograph_tags
 from srpipe.io.to_rgb import to_float
 from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
 from srpipe.plan.image_info import ImageInfo
@@ -176,7 +178,7 @@ class ImageWriter:
                 image.set_kill(True)
             save_image(image, self._plan.output, self._path)
             if not self._given_up:
-                self._carry_georeference()
+                self._add_metadata(image)
         except VIPS_ERRORS as error:
             self._error = first_line(error)
         except (OSError, OutputError) as error:
@@ -186,14 +188,15 @@ class ImageWriter:
         finally:
             os.close(read_end)
 
-    def _carry_georeference(self) -> None:
+    def _add_metadata(self, image: Any) -> None:
+        """What libvips does not write into a TIFF."""
         plan = self._plan
-        if plan.output.format.name != "TIFF" or not plan.image.loader.startswith("tiffload"):
+        if plan.output.format.name != "TIFF":
             return
         part, size = plan.frame.in_image(plan.frame.crop), plan.output_size
         scale = size.width / part.width, size.height / part.height
-        tags = enlarged(read_georeference(plan.image.path), scale, part.left, part.top)
-        add_tags(self._path, tags)
+        place = enlarged(read_georeference(plan.image.path), scale, part.left, part.top)
+        add_tags(self._path, (*place, *photograph_tags(plan.image.path, image, size)))
 
     def _gated_pixels(self, gate_source: Any) -> Any:
         plan = self._plan

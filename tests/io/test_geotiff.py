@@ -12,7 +12,8 @@ import pyvips
 import tifffile
 
 import srpipe
-from srpipe.io.geotiff import Tag, add_tags, enlarged, lies_on_earth, read_georeference
+from srpipe.io.geotiff import enlarged, lies_on_earth, read_georeference
+from srpipe.io.tiff_directory import Tag, add_tags
 
 KEYS = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32632)
 POINT_KEYS = (1, 1, 0, 1, 1025, 0, 1, 2)
