@@ -4,54 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srpipe import __version__
 from srpipe.errors import (
-    DeviceError,
-    InputError,
     Interrupted,
-    OutputError,
-    RequestError,
     RunError,
     SrpipeError,
 )
 from srpipe.io.checkpoint import Checkpoint
-from srpipe.io.devices import is_available, resolve_device
-from srpipe.io.geotiff import lies_on_earth, read_georeference
-from srpipe.io.job_folder import (
-    FINISHED_FILE,
-    JobFolder,
-    check_space,
-    is_finished_output,
-    read_kept,
-)
-from srpipe.io.mask import read_mask_info
+from srpipe.io.job_folder import JobFolder
 from srpipe.io.model_probe import probe_model, read_model_metadata
 from srpipe.io.onnx_runtime import onnx_runtime_version
-from srpipe.io.output_place import check_replaceable, refuse_existing
 from srpipe.io.processor import available_cores
-from srpipe.io.source import read_image_info, same_file
-from srpipe.io.space import check_decoder_memory
+from srpipe.io.source import read_image_info
 from srpipe.io.staging import local_ends
 from srpipe.io.vips import libvips_version
-from srpipe.io.writer import check_options
-from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info
+from srpipe.models.rewrite.verdict import find_graph, graph_info
 from srpipe.models.zoo import bundled_models, find_model
 from srpipe.plan.fingerprint import fingerprint
-from srpipe.plan.grid import Grid
-from srpipe.plan.job import SERIAL_MAX_TILES, Plan, make_plan
-from srpipe.plan.kept import Kept
+from srpipe.plan.job import Plan
 from srpipe.plan.model_info import ModelInfo
-from srpipe.plan.output import OutputSpec, companion, parse_output
 from srpipe.plan.url import is_url
+from srpipe.prepare import prepare, start_model
 from srpipe.runtime.conductor import Conductor
 from srpipe.runtime.events import Monitor, ProgressCallback, Report
 from srpipe.runtime.warm import Warm
@@ -71,7 +51,6 @@ from srpipe.settings import (
     ValueRange,
 )
 from srpipe.stop import StopRequest
-from srpipe.tune.job import tune_plan
 
 if TYPE_CHECKING:
     from srpipe.tune.report import TuneReport
@@ -90,8 +69,6 @@ __all__ = [
     "start_model",
     "tune_model",
 ]
-
-logger = logging.getLogger(__name__)
 
 # As much work as tuning is for: enough to find out which graph is the fastest.
 _MEGAPIXELS_TO_TUNE = 1000.0
@@ -280,99 +257,6 @@ def carry_out(
     return replace(report, input=ends.show(report.input), output=ends.show(report.output))
 
 
-def prepare(
-    src: str, dst: str, settings: Settings, started: tuple[str, ModelInfo] | None = None
-) -> Plan:
-    """Check a request and decide everything about it; nothing is written.
-
-    Args:
-        src: the input.
-        dst: the output, options in brackets behind it.
-        settings: what is asked for.
-        started: device and model, as :func:`start_model` found them for the same model settings, for
-            one of many images, which nothing is measured for; None: they are found out.
-
-    Raises:
-        RequestError: the request cannot be carried out.
-    """
-    src = _absolute(src, InputError)
-    output = parse_output(dst)
-    # Through a link, so that the job's files and the space check go where the output goes.
-    output = replace(output, path=os.path.realpath(_absolute(output.path, OutputError)))
-    if same_file(src, output.path):
-        raise OutputError(f"input and output are the same file, {src}: write to another one.")
-    job_dir = os.path.abspath(settings.job_dir or f"{output.path}.srpipe")
-    written = {Path(output.path), Path(companion(output.path) or output.path)}
-    for place in (Path(src), Path(job_dir)):
-        if written & {place, *place.parents}:
-            raise OutputError(f"{place} lies in the output {output.path}: choose another place.")
-    image = read_image_info(
-        src,
-        allow_untrusted=settings.allow_untrusted,
-        color_management=settings.color_management,
-    )
-    check_decoder_memory(src, image.decoder_bytes)
-    _check_output_place(output, settings, job_dir)
-    if image.pages > 1:
-        logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)
-    if image.is_float:
-        logger.warning("%s has float numbers: those beyond 0 and 1 are clipped.", src)
-    if image.converted_from:
-        logger.warning("%s is %s: its result is sRGB.", src, image.converted_from)
-    if output.format.name != "TIFF" and lies_on_earth(read_georeference(src)):
-        logger.warning("%s holds no georeference, which %s has: write a .tif.", output.path, src)
-    kept = None if settings.fresh else read_kept(Path(job_dir))
-    device, model = started or start_model(settings, kept)
-    cores = available_cores()
-    mask = None
-    if settings.mask is not None:
-        mask = read_mask_info(_absolute(settings.mask, InputError), image.size)
-
-    def plan_for(settings: Settings, device: str, grid: Grid | None = None) -> Plan:
-        return make_plan(
-            settings, image, model, output, device=device, cores=cores, job_dir=job_dir, grid=grid,
-            mask=mask,
-        )  # fmt: skip
-
-    def plan_whole(settings: Settings, device: str) -> Plan:
-        whole, anywhere = replace(settings, region=None), parse_output("whole.v")
-        return make_plan(
-            whole, image, model, anywhere, device=device, cores=cores, job_dir=job_dir, mask=mask
-        )
-
-    if kept is not None and kept.model_sha256 == model.sha256:
-        graph = Rewritten(kept.rewrites, kept.graph_sha256)
-        if settings.memory_bytes is not None:
-            logger.warning("The job goes on with the tiles it began with, whatever --memory says.")
-        settings = kept.complete(settings, cores)
-        plan = plan_for(settings, device, kept.grid_for(settings, image.size))
-    else:
-        plan = plan_for(settings, device)
-        if not os.path.exists(job_dir):
-            check_space(plan)  # before anything is measured for it
-        # What is chosen for a part is what is chosen for the whole, or its pixels would be others.
-        whole_for = plan_for if settings.region is None else plan_whole
-        whole = whole_for(settings, device)
-        graph = _choose_graph(whole, settings, measure=started is None)
-        runs = graph_info(model, graph)
-        plan = tune_plan(whole, runs, settings, whole_for, cores, measure=started is None)
-        if settings.region is not None:
-            plan = plan_for(Kept.of(plan).complete(settings, cores), plan.device)
-    if settings.rewrite and plan.device == "cpu":
-        plan = replace(plan, rewrites=graph.rewrites, graph_sha256=graph.sha256)
-    check_options(plan.output, plan.written)
-    return plan
-
-
-def _choose_graph(plan: Plan, settings: Settings, *, measure: bool) -> Rewritten:
-    """Which graph of its model a new job runs."""
-    if not settings.rewrite or plan.on_gpu:
-        return AS_IT_IS
-    tiles = plan.grid.n_tiles
-    megapixels = tiles * plan.grid.tile.megapixels if measure and tiles > SERIAL_MAX_TILES else 0.0
-    return find_graph(plan.model, megapixels)
-
-
 def tune_model(settings: Settings, *, sweep: bool = False) -> TuneReport:
     """Measure what runs a model best on this machine, and keep it for later jobs.
 
@@ -497,51 +381,3 @@ def software_versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):  # another build of the same
             versions[package] = version(package)
     return versions
-
-
-def start_model(settings: Settings, kept: Kept | None = None) -> tuple[str, ModelInfo]:
-    """The device that works, that of an earlier run if it is there, and the model as it is there.
-
-    Raises:
-        ModelError, DeviceError: there is none, or it cannot be used.
-    """
-    device = resolve_device(settings.device)
-    if kept is not None and settings.device == "auto" and is_available(kept.device):
-        device = kept.device
-    path = os.path.abspath(find_model(settings.model))
-    value_range = settings.value_range
-    try:
-        return device, probe_model(path, device.partition(",")[0], value_range=value_range)
-    except DeviceError as error:
-        if settings.device != "auto" or device == "cpu":
-            raise
-        logger.warning("%s Going on with the CPU.", error)
-        return "cpu", probe_model(path, "cpu", value_range=value_range)
-
-
-def _absolute(path: str, error: type[RequestError]) -> str:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise error(f"{path!r} is not a name in UTF-8, which libvips needs: rename it.") from None
-    return os.path.abspath(path)
-
-
-def _check_output_place(output: OutputSpec, settings: Settings, job_dir: str) -> None:
-    path = Path(output.path)
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}): name another.") from None
-    check_replaceable(output)
-    # A crash may have come after the output was put in place and before its job folder was gone.
-    if not settings.overwrite and not is_finished_output(Path(job_dir), output.path):
-        # Or a companion was in place, and the output not yet.
-        moved = os.path.exists(os.path.join(job_dir, FINISHED_FILE))
-        refuse_existing(output.path, with_companion=not moved)
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist: make it first.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {path.parent} cannot be written to: check its permissions.")
