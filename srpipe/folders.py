@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,19 @@ from srpipe.enhancer import Enhancer, images_at_once
 from srpipe.errors import InputError, Interrupted, OutputError, SettingsError, SrpipeError
 from srpipe.io.identity import identify_file
 from srpipe.manifest import FileOutcome, Manifest, written
+from srpipe.plan.output import FORMATS
+from srpipe.plan.url import is_url, redact_url
 from srpipe.settings import DEFAULT_MODEL
 from srpipe.stop import StopRequest
+
+logger = logging.getLogger(__name__)
 
 MANIFEST_FILE = "srpipe-manifest.jsonl"
 DEFAULT_NAME = "{stem}{suffix}"
 _IMAGE_SUFFIXES = {
     ".avif", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp",
 }  # fmt: skip
+_WRITTEN = {suffix for fmt in FORMATS for suffix in fmt.suffixes}
 # What decides no byte of an output.
 _FREE = ("workers", "threads", "runners", "memory_bytes", "job_dir", "overwrite", "engine", "fresh",
          "checkpoint_every_s", "storage_options")  # fmt: skip
@@ -57,10 +62,17 @@ def find_pairs(
         InputError: ``src_dir`` is no folder.
         SettingsError: two inputs would become the same output, or ``name`` makes no sense.
     """
-    root, target = Path(src_dir), Path(dst_dir)
+    root, target = Path(src_dir), _folder(dst_dir)
     if not root.is_dir():
         raise InputError(f"{root} is no folder: name one that is there.")
-    found = {path for pattern in globs or ("**/*",) for path in root.glob(pattern)}
+    if root.resolve() == target.resolve():
+        raise OutputError(f"{root} is the folder of inputs and of outputs: name another one.")
+    try:
+        found = {path for pattern in globs or ("**/*",) for path in root.glob(pattern)}
+    except (ValueError, NotImplementedError) as error:
+        raise SettingsError(f"the glob {' '.join(globs)!r} makes no sense ({error}).") from None
+    if any(".." in path.relative_to(root).parts for path in found):
+        raise SettingsError(f"the glob {' '.join(globs)!r} leads out of {root}.")
     # Outputs that lie among the inputs are none.
     outputs = target.resolve() if root.resolve() in target.resolve().parents else None
     files = [
@@ -82,22 +94,47 @@ def list_pairs(
     Raises:
         SettingsError: as :func:`find_pairs`.
     """
-    paths = [Path(file) for file in files]
-    return _pairs(paths, [Path(dst_dir)] * len(paths), name)
+    names = [os.fspath(file) for file in files]
+    for file in names:
+        if is_url(file) or "\0" in file:
+            raise InputError(
+                f"{redact_url(file)!r} is no name of a file: lists hold paths, one on each line, or "
+                "with --null each with a NUL behind it."
+            )
+    paths = [Path(file) for file in names]
+    return _pairs(paths, [_folder(dst_dir)] * len(paths), name)
+
+
+def _folder(path: PathLike) -> Path:
+    name = os.fspath(path)
+    if is_url(name):
+        raise OutputError(f"{redact_url(name)} is a URL: many images are written to a folder here.")
+    return Path(name)
 
 
 def _pairs(files: list[Path], folders: list[Path], name: str) -> list[Pair]:
     by_output: dict[Path, Path] = {}
+    inputs = {file.resolve() for file in files}
     for file, folder in zip(files, folders, strict=True):
         try:
-            output = folder / name.format(stem=file.stem, suffix=file.suffix, name=file.name)
-        except (KeyError, IndexError, ValueError, AttributeError):
+            # What is read from a format that cannot be written becomes a TIFF.
+            suffix = (
+                file.suffix if file.suffix.lower() in _WRITTEN or name != DEFAULT_NAME else ".tif"
+            )
+            output = folder / name.format(stem=file.stem, suffix=suffix, name=file.name)
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError):
             raise SettingsError(
                 f"the name {name!r} makes no sense: use {{stem}}, {{suffix}} and {{name}}, as in "
                 "'{stem}-x2.tif'."
             ) from None
-        if output.resolve() == file.resolve():
-            raise OutputError(f"{file} would become itself: choose another folder or name.")
+        if output.resolve() in inputs:
+            raise OutputError(
+                f"{file} would become {output}, which is an input: choose another name."
+            )
+        if "[" in name:
+            raise SettingsError(
+                f"the name {name!r} has options in it, which many images cannot have."
+            )
         if output in by_output:
             raise SettingsError(
                 f"{by_output[output]} and {file} would both become {output}: keep their endings "
@@ -179,13 +216,14 @@ def enhance_pairs(
 def _run(
     pairs: Sequence[Pair], enhancer: Enhancer, manifest: Manifest, at_once: int, stop: StopRequest
 ) -> Iterator[FileOutcome]:
-    lock = threading.Lock()
-
     def run(pair: Pair) -> FileOutcome:
         outcome = _enhance(pair, enhancer, manifest, stop)
-        if outcome.status != "skipped":
-            with lock:
-                manifest.add(outcome)
+        if outcome.status == "skipped":
+            return outcome
+        try:
+            manifest.add(outcome)
+        except OutputError as error:
+            return replace(outcome, status="failed", error=outcome.error or str(error))
         return outcome
 
     with enhancer:
@@ -205,12 +243,20 @@ def _enhance(pair: Pair, enhancer: Enhancer, manifest: Manifest, stop: StopReque
             )
         os.makedirs(pair.dst.parent, exist_ok=True)
         overwrite = enhancer.settings.overwrite or ours is not None
+        if ours is not None or written(output) is None:
+            begun = FileOutcome(
+                file=file, output=output, status="begun", seconds=0.0, request=request
+            )
+            manifest.add(begun)  # should nothing more be written down, the output is known for ours
         enhancer.enhance(file, output, stop=stop, overwrite=overwrite)
         status = "done"
     except Interrupted as problem:
         status, error = "interrupted", str(problem)
     except (SrpipeError, OSError) as problem:
         status, error = "failed", str(problem)
+    except Exception as problem:  # the others go on, whatever this one has met
+        logger.debug("", exc_info=True)
+        status, error = "failed", f"{type(problem).__name__}: {problem}"
     return FileOutcome(
         file=file,
         output=output,
@@ -229,6 +275,8 @@ def _request(file: str, enhancer: Enhancer) -> str:
         OSError: the input cannot be read.
     """
     settings = {k: v for k, v in asdict(enhancer.settings).items() if k not in _FREE}
+    if enhancer.settings.mask is not None:
+        settings["mask"] = identify_file(enhancer.settings.mask).sha256
     facts = {
         "input": asdict(identify_file(file)),
         "model": enhancer.model.sha256,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from srpipe.errors import OutputError
 
-Status = Literal["done", "skipped", "failed", "interrupted"]
+Status = Literal["begun", "done", "skipped", "failed", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,10 @@ class Manifest:
             OutputError: it cannot be read, or not be written.
         """
         self.path = path
+        self._lock = threading.Lock()
         self._done: dict[str, tuple[str, tuple[int, int]]] = {}
+        self._begun: set[str] = set()
+        """Outputs of which nothing more was heard, and that were not there before."""
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             with os.fdopen(descriptor, "rb") as file:
@@ -70,6 +74,7 @@ class Manifest:
         try:
             record = json.loads(line)
             output, request = str(record["output"]), str(record["request"])
+            (self._begun.add if record["status"] == "begun" else self._begun.discard)(output)
             if record["status"] == "done":
                 size_bytes, modified_ns = map(int, record["written"])
                 self._done[output] = request, (size_bytes, modified_ns)
@@ -77,7 +82,12 @@ class Manifest:
             return
 
     def request_of(self, output: str) -> str | None:
-        """The request that made the file that is at ``output``; None where it is none of ours."""
+        """The request that made the file that is at ``output``; None where it is none of ours.
+
+        "" where it is ours, and nobody knows whether it is of the last request.
+        """
+        if output in self._begun and written(output) is not None:
+            return ""
         request, then = self._done.get(output, ("", None))
         return request if then is not None and written(output) == then else None
 
@@ -87,18 +97,19 @@ class Manifest:
         Raises:
             OutputError: it cannot be written.
         """
-        line = json.dumps(outcome.as_dict()).encode() + b"\n"
-        try:
-            descriptor = os.open(
-                self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
-            )
+        with self._lock:
+            line = json.dumps(outcome.as_dict()).encode() + b"\n"
             try:
-                os.write(descriptor, b"\n" * self._torn + line)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise OutputError(
-                f"the manifest {self.path} cannot be written ({error.strerror})."
-            ) from None
-        self._torn = False
-        self._take(line)
+                descriptor = os.open(
+                    self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
+                )
+                try:
+                    os.write(descriptor, b"\n" * self._torn + line)
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                raise OutputError(
+                    f"the manifest {self.path} cannot be written ({error.strerror})."
+                ) from None
+            self._torn = False
+            self._take(line)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,8 @@ def test_all_of_a_folder(source: Path, target: Path, x2_model: Path, tmp_path: P
         if name.endswith(".tif"):
             assert (target / name).read_bytes() == (tmp_path / "one.tif").read_bytes()
     lines = [json.loads(line) for line in (target / MANIFEST_FILE).read_text().splitlines()]
+    assert [line["status"] for line in lines].count("begun") == len(FILES)
+    lines = [line for line in lines if line["status"] != "begun"]
     assert {line["status"] for line in lines} == {"done"}
     assert {line["file"] for line in lines} == {str(source / name) for name in FILES}
     assert all(line["seconds"] > 0 and line["error"] is None for line in lines)
@@ -176,7 +179,7 @@ def test_two_that_would_become_one(source: Path, tmp_path: Path) -> None:
         find_pairs(source, tmp_path, name="x.tif")
     with pytest.raises(srpipe.SettingsError, match="would both become"):
         list_pairs([source / "a.tif", source / "deep" / "a.tif"], tmp_path)
-    with pytest.raises(srpipe.OutputError, match="would become itself"):
+    with pytest.raises(srpipe.OutputError, match="inputs and of outputs"):
         find_pairs(source, source)
 
 
@@ -193,3 +196,55 @@ def test_requests_that_cannot_be_carried_out(source: Path, tmp_path: Path, x2_mo
     with pytest.raises(srpipe.OutputError, match="manifest"):
         srpipe.enhance_folder(source, tmp_path / "out", model=x2_model, manifest=source)
     assert os.listdir(tmp_path / "out") == []
+
+
+def test_a_crash_before_the_last_line_is_written(
+    source: Path, target: Path, x2_model: Path
+) -> None:
+    """The output is there, and known for ours: it is made again."""
+    run(source, target, x2_model)
+    manifest = target / MANIFEST_FILE
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(line for line in lines if '"done"' not in line))
+    assert set(statuses(run(source, target, x2_model)).values()) == {"done"}
+    assert set(statuses(run(source, target, x2_model)).values()) == {"skipped"}
+
+
+def test_a_changed_mask_is_another_request(source: Path, target: Path, x2_model: Path) -> None:
+    mask = write_pixels(source.parent / "mask.png", photograph_pixels(60, 70, 1))
+    options = {"mask": str(mask), "globs": ["a.tif"]}
+    assert statuses(run(source, target, x2_model, **options)) == {"a.tif": "done"}
+    assert statuses(run(source, target, x2_model, **options)) == {"a.tif": "skipped"}
+    write_pixels(mask, 255 - photograph_pixels(60, 70, 1))
+    assert statuses(run(source, target, x2_model, **options)) == {"a.tif": "done"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"globs": ["/abs/*.tif"]}, "makes no sense"),
+        ({"globs": [""]}, "makes no sense"),
+        ({"globs": ["../*"]}, "leads out of"),
+        ({"name": "{stem[x]}"}, "makes no sense"),
+        ({"name": "{stem}.tif[compression=lzw]"}, "has options in it"),
+    ],
+)
+def test_what_makes_no_sense_is_said_so(
+    source: Path, target: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(srpipe.SettingsError, match=said):
+        find_pairs(source, target, **changes)
+
+
+def test_urls_are_no_folders(source: Path) -> None:
+    with pytest.raises(srpipe.OutputError, match="is a URL"):
+        find_pairs(source, "s3://bucket/out")
+    with pytest.raises(srpipe.InputError, match="no name of a file"):
+        list_pairs(["s3://bucket/a.tif"], source)
+    with pytest.raises(srpipe.InputError, match="--null"):
+        list_pairs(["a.tif\0b.tif"], source)
+
+
+def test_an_output_that_is_an_input(source: Path) -> None:
+    with pytest.raises(srpipe.OutputError, match="which is an input"):
+        list_pairs([source / "a.tif", source / "d.tif"], source)

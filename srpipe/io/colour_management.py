@@ -29,7 +29,8 @@ def how_to_show(image: Any, wanted: ColorManagement) -> Shown:
         return "srgb"
     # 8 bits under another curve would lose some of them.
     curves = read_curves(image.get(_PROFILE)) if image.format == "ushort" else None
-    if curves is None or is_like_srgb(curves) or len(curves) > image.bands:
+    colours = 1 if image.interpretation in _GREY_SPACES else 3
+    if curves is None or is_like_srgb(curves) or len(curves) != colours:
         return "as it is"
     return "tone"
 

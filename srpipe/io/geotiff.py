@@ -11,7 +11,8 @@ import struct
 from srpipe.io.tiff_directory import Tag, read_tags
 
 _PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS = 33550, 33922, 34264, 34735
-_GDAL = (42112, 42113)
+_NODATA = 42113
+_GDAL = (42112, _NODATA)
 _CARRIED = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS, 34736, 34737, *_GDAL)
 _GEOREFERENCE = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS)
 _RASTER_TYPE_KEY, _PIXEL_IS_POINT = 1025, 2
@@ -29,6 +30,11 @@ def read_georeference(path: str | os.PathLike[str]) -> tuple[Tag, ...]:
     """
     with open(path, "rb") as file:
         return read_tags(file, _CARRIED)
+
+
+def without_nodata(tags: tuple[Tag, ...]) -> tuple[Tag, ...]:
+    """The tags without GDAL's word on which value is none."""
+    return tuple(tag for tag in tags if tag.number != _NODATA)
 
 
 def lies_on_earth(tags: tuple[Tag, ...]) -> bool:

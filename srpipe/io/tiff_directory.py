@@ -152,8 +152,8 @@ def read_tags(
                 )
                 found += [Tag(number, _LONG, 1, directory=tags)] if tags else []
         return tuple(found)
-    except (KeyError, ValueError, struct.error):
-        return ()
+    except (KeyError, ValueError, OverflowError, OSError, struct.error):
+        return ()  # damaged: offsets may lead anywhere
 
 
 def add_tags(path: str | os.PathLike[str], tags: tuple[Tag, ...]) -> None:

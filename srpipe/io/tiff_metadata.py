@@ -15,6 +15,8 @@ from srpipe.plan.geometry import Size
 
 # Description, maker, model, date, artist, copyright.
 _IN_FRONT = (270, 271, 272, 306, 315, 33432)
+# Descriptions that programs read, of another size and scale than the output's.
+_MACHINE_READ = (b"<?xml", b"<OME", b"ImageJ", b"Aperio", b"{")
 _EXIF, _GPS, _IPTC = 34665, 34853, 33723
 _WIDTH, _HEIGHT = 40962, 40963
 _UNDEFINED, _LONG = 7, 4
@@ -42,6 +44,9 @@ def photograph_tags(path: str, image: Any, size: Size) -> tuple[Tag, ...]:
     if image.get_typeof("iptc-data") and _IPTC not in {tag.number for tag in tags}:
         records = bare_records(image.get("iptc-data"))
         tags += (Tag(_IPTC, _UNDEFINED, len(records), records),) if records else ()
+    tags = tuple(
+        tag for tag in tags if not (tag.number == 270 and tag.data.startswith(_MACHINE_READ))
+    )
     return tuple(_resized(tag, size) if tag.number == _EXIF else tag for tag in tags)
 
 

@@ -33,7 +33,10 @@ def to_rgb(image: Any) -> Any:
         return image.colourspace("rgb16")
     if is_float(image):
         numbers = (image * 65535 + 0.5).floor().cast("ushort")
-        space = {1: "grey16", 2: "grey16", 3: "rgb16", 4: "rgb16"}.get(image.bands, "multiband")
+        greys = image.bands <= 2 and image.interpretation != "multiband"
+        space = "grey16" if greys else "multiband"
+        if image.bands in (3, 4) and image.interpretation in ("scrgb", "srgb", "rgb"):
+            space = "rgb16"
         return numbers.copy(interpretation=space)
     return image
 
@@ -45,5 +48,5 @@ def is_float(image: Any) -> bool:
 
 def to_float(image: Any) -> Any:
     """16 bits as float numbers from 0 to 1."""
-    space = "scrgb" if image.bands in (3, 4) else "b-w" if image.bands < 3 else "multiband"
+    space = {"rgb16": "scrgb", "grey16": "b-w"}.get(image.interpretation, "b-w")
     return (image.cast("float") / 65535).copy(interpretation=space)

@@ -42,7 +42,7 @@ def read_curves(profile: bytes) -> list[Values] | None:
             if all(name in tags for name in names):
                 curves = [_curve(tags[name]) for name in names]
                 return curves if all(map(_is_usable, curves)) else None
-    except (struct.error, ValueError, KeyError, OverflowError):
+    except (struct.error, ValueError, KeyError, ArithmeticError):
         return None
     return None
 

@@ -31,7 +31,7 @@ from typing import Any
 from srpipe.errors import OutputError, WriteError
 from srpipe.io.canvas_files import PIXELS_FILE
 from srpipe.io.colour_management import show_no_more
-from srpipe.io.geotiff import enlarged, read_georeference
+from srpipe.io.geotiff import enlarged, read_georeference, without_nodata
 from srpipe.io.output_place import remove_output, sync_output
 from srpipe.io.resize import resize_image
 from srpipe.io.savers import save_image
@@ -195,8 +195,12 @@ class ImageWriter:
             return
         part, size = plan.frame.in_image(plan.frame.crop), plan.output_size
         scale = size.width / part.width, size.height / part.height
-        place = enlarged(read_georeference(plan.image.path), scale, part.left, part.top)
-        add_tags(self._path, (*place, *photograph_tags(plan.image.path, image, size)))
+        tags = read_georeference(plan.image.path)
+        if plan.image.is_float or plan.written.dtype != plan.image.dtype:
+            tags = without_nodata(tags)  # the value is another one by now
+        place = enlarged(tags, scale, part.left, part.top)
+        tags = photograph_tags(plan.image.path, image, size) if plan.output.keeps_exif else ()
+        add_tags(self._path, (*place, *tags))
 
     def _gated_pixels(self, gate_source: Any) -> Any:
         plan = self._plan

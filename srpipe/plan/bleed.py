@@ -36,22 +36,23 @@ def bleed(pixels: Pixels, colours: int, alpha: int) -> Pixels:
         return pixels
     import cv2  # only images with holes need it
 
-    weights = (~left).astype(np.float32)
-    seen = pixels[..., :colours].astype(np.float32) * weights[..., np.newaxis]
+    # Sums of integers in float64 are exact, whatever else is in the array.
+    weights = (~left).astype(np.float64)
+    seen = pixels[..., :colours].astype(np.float64) * weights[..., np.newaxis]
     result = pixels.copy()
-    highest = np.iinfo(pixels.dtype).max
     for radius in _RADII_PX:
         side = 2 * radius + 1
 
-        def mean(values: npt.NDArray[np.float32], side: int = side) -> npt.NDArray[np.float32]:
-            blurred = cv2.blur(values, (side, side), borderType=cv2.BORDER_CONSTANT)
-            return np.asarray(blurred, np.float32).reshape(values.shape)
+        def total(values: npt.NDArray[np.float64], side: int = side) -> npt.NDArray[np.float64]:
+            size, border = (side, side), cv2.BORDER_CONSTANT
+            sums: npt.NDArray[np.float64] = np.empty_like(values)
+            cv2.boxFilter(values, cv2.CV_64F, size, sums, normalize=False, borderType=border)
+            return sums
 
-        share = mean(weights)
-        # Sums of a sliding window may leave a trace of what has left it.
-        filled = left & (share > 0.5 / side**2)
-        means = mean(seen)[filled] / share[filled][:, np.newaxis]
-        result[filled, :colours] = np.clip(np.floor(means + np.float32(0.5)), 0, highest)
+        count = total(weights)
+        filled = left & (count > 0)
+        means = total(seen)[filled] / count[filled][:, np.newaxis]
+        result[filled, :colours] = np.floor(means + 0.5)
         left &= ~filled
         if not left.any():
             break

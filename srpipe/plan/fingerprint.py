@@ -49,6 +49,8 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
     if plan.rewrites:
         facts["graph"] = f"with {', '.join(plan.rewrites)} rewritten, {plan.graph_sha256[:16]}"
     crop, frame = plan.frame.crop, plan.frame
+    if plan.output.holds_floats(plan.written):
+        facts["samples"] = "float"
     if image.shown != "as it is":
         facts["colour management"] = image.shown
     if plan.input_size != image.size:

@@ -81,6 +81,14 @@ class OutputSpec:
         pairs = (option.partition("=") for option in re.split(r",(?![^\[]*\])", self.options))
         return {key.strip(): value.strip() for key, _, value in pairs if key.strip()}
 
+    @property
+    def keeps_exif(self) -> bool:
+        """Whether the options let EXIF and IPTC through."""
+        options = self.options.replace(" ", "").split(",")
+        kept = [option[5:].split("|") for option in options if option.startswith("keep=")]
+        stripped = any(option in ("strip", "strip=true", "strip=1") for option in options)
+        return not stripped and all({"all", "exif"} & set(names) for names in kept)
+
     def holds_floats(self, image: ImageInfo) -> bool:
         """Whether an image, as it is written, is written with float numbers."""
         return image.is_float and self.format.name in ("TIFF", "libvips")

@@ -184,3 +184,7 @@ def test_damaged_profiles_are_none(content: bytes, kind: bytes) -> None:
     read_curves(content)
     curves = read_curves(profile(kind + content))
     assert curves is None or all(np.isfinite(c).all() for c in curves)
+
+
+def test_a_curve_that_divides_by_nothing_is_none() -> None:
+    assert read_curves(profile(parametric(1, 2.0, 0, 0.5))) is None

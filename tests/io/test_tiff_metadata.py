@@ -79,3 +79,19 @@ def test_damaged_resources(content: bytes) -> None:
     bare_records(content)
     bare_records(b"8BIM" + content)
     bare_records(resources(before=b"8BIM" + content))
+
+
+@pytest.mark.parametrize("options", ["[keep=none]", "[strip]", "[keep=icc]"])
+def test_what_is_to_be_left_out_is(
+    tmp_path: Path, jpeg: Path, x2_model: Path, options: str
+) -> None:
+    srpipe.enhance(jpeg, f"{tmp_path / 'out.tif'}{options}", model=x2_model)
+    assert not {"ExifTag", "GPSTag", "Make", "IPTCNAA"} & tags_of(tmp_path / "out.tif").keys()
+
+
+def test_a_program_is_not_told_the_old_scale(tmp_path: Path, x2_model: Path) -> None:
+    source = tmp_path / "in.tif"
+    told = "Aperio Image Library v11|MPP = 0.5"
+    tifffile.imwrite(source, photograph_pixels(40, 50), photometric="rgb", description=told)
+    srpipe.enhance(source, tmp_path / "out.tif", model=x2_model)
+    assert "Aperio" not in str(tags_of(tmp_path / "out.tif").get("ImageDescription"))

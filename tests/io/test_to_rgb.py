@@ -108,3 +108,10 @@ def test_floats_beyond_are_clipped(tmp_path: Path, x2_model: Path) -> None:
     result = tifffile.imread(tmp_path / "out.tif")
     assert np.isfinite(result).all()
     assert 0 <= result.min() <= result.max() <= 1
+
+
+def test_four_bands_that_are_not_said_to_be_rgb_have_no_alpha(tmp_path: Path) -> None:
+    floats = np.random.default_rng(0).random((20, 30, 4), np.float32)
+    tifffile.imwrite(tmp_path / "in.tif", floats, photometric="minisblack", planarconfig="contig")
+    info = srpipe.read_image_info(tmp_path / "in.tif")
+    assert (info.is_float, info.has_alpha, info.kind) == (True, False, "data, no alpha")
