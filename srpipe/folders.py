@@ -237,18 +237,20 @@ def _enhance(pair: Pair, enhancer: Enhancer, manifest: Manifest, stop: StopReque
     try:
         request = _request(file, enhancer)
         ours = manifest.request_of(output)
-        if ours == request:
+        if ours == request and not enhancer.settings.fresh:
             return FileOutcome(
                 file=file, output=output, status="skipped", seconds=0.0, request=request
             )
         os.makedirs(pair.dst.parent, exist_ok=True)
+        # What an interrupted job of another request has left is this folder's own.
+        fresh = enhancer.settings.fresh or manifest.last_request.get(output, request) != request
         overwrite = enhancer.settings.overwrite or ours is not None
         if ours is not None or written(output) is None:
             begun = FileOutcome(
                 file=file, output=output, status="begun", seconds=0.0, request=request
             )
             manifest.add(begun)  # should nothing more be written down, the output is known for ours
-        enhancer.enhance(file, output, stop=stop, overwrite=overwrite)
+        enhancer.enhance(file, output, stop=stop, overwrite=overwrite, fresh=fresh)
         status = "done"
     except Interrupted as problem:
         status, error = "interrupted", str(problem)

@@ -55,6 +55,8 @@ class Manifest:
         self.path = path
         self._lock = threading.Lock()
         self._done: dict[str, tuple[str, tuple[int, int]]] = {}
+        self.last_request: dict[str, str] = {}
+        """By output: the request that was worked on last."""
         self._begun: set[str] = set()
         """Outputs of which nothing more was heard, and that were not there before."""
         try:
@@ -74,6 +76,7 @@ class Manifest:
         try:
             record = json.loads(line)
             output, request = str(record["output"]), str(record["request"])
+            self.last_request[output] = request
             (self._begun.add if record["status"] == "begun" else self._begun.discard)(output)
             if record["status"] == "done":
                 size_bytes, modified_ns = map(int, record["written"])

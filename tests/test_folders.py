@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +249,19 @@ def test_urls_are_no_folders(source: Path) -> None:
 def test_an_output_that_is_an_input(source: Path) -> None:
     with pytest.raises(srpipe.OutputError, match="which is an input"):
         list_pairs([source / "a.tif", source / "d.tif"], source)
+
+
+def test_other_settings_after_an_interruption(source: Path, target: Path, x2_model: Path) -> None:
+    write_pixels(source / "a.tif", photograph_pixels(300, 300))
+    stop = srpipe.StopRequest()
+    options = {"globs": ["a.tif"], "checkpoint_every_s": 0.0}
+    outcomes = srpipe.enhance_folder(
+        source, target, model=x2_model, stop=stop, **SETTINGS | options
+    )
+    threading.Timer(0.3, stop.request).start()
+    (outcome,) = list(outcomes)
+    assert outcome.status in ("interrupted", "done")
+    assert statuses(run(source, target, x2_model, blend="mean", **options)) == {"a.tif": "done"}
+    assert statuses(run(source, target, x2_model, blend="mean", fresh=True, **options)) == {
+        "a.tif": "done"
+    }
