@@ -19,7 +19,7 @@ from srpipe.arrays import through_files
 from srpipe.at_once import run_at_once
 from srpipe.errors import SettingsError, SrpipeError
 from srpipe.io.processor import available_cores
-from srpipe.jobs import Job
+from srpipe.jobs import Job, start_job
 from srpipe.runtime.events import ProgressCallback, Report
 from srpipe.runtime.warm import Warm
 from srpipe.settings import DEFAULT_MODEL, Settings
@@ -133,11 +133,7 @@ class Enhancer:
             dst: the output.
             changes: as for :meth:`enhance`.
         """
-
-        def run(progress: ProgressCallback, stop: StopRequest) -> Report:
-            return self.enhance(src, dst, progress=progress, stop=stop, **changes)
-
-        return Job(run, f"srpipe-job-{os.path.basename(os.fspath(dst))}")
+        return start_job(self.enhance, src, dst, changes)
 
     def map(
         self,

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from srpipe.at_once import run_at_once
 from srpipe.enhancer import Enhancer, images_at_once
 from srpipe.errors import InputError, Interrupted, OutputError, SettingsError, SrpipeError
 from srpipe.io.identity import identify_file
-from srpipe.manifest import FileOutcome, Manifest, written
+from srpipe.manifest import FileOutcome, Manifest, Status, written
 from srpipe.plan.output import FORMATS
 from srpipe.plan.url import is_url, redact_url
 from srpipe.settings import DEFAULT_MODEL
@@ -35,8 +35,6 @@ _WRITTEN = {suffix for fmt in FORMATS for suffix in fmt.suffixes}
 # What decides no byte of an output.
 _FREE = ("workers", "threads", "runners", "memory_bytes", "job_dir", "overwrite", "engine", "fresh",
          "checkpoint_every_s", "storage_options")  # fmt: skip
-
-OnOutcome = Callable[[FileOutcome], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +232,7 @@ def _enhance(pair: Pair, enhancer: Enhancer, manifest: Manifest, stop: StopReque
     begin_s = time.monotonic()
     file, output = os.fspath(pair.src.absolute()), os.fspath(pair.dst.absolute())
     request, error = "", None
+    status: Status
     try:
         request = _request(file, enhancer)
         ours = manifest.request_of(output)
@@ -262,7 +261,7 @@ def _enhance(pair: Pair, enhancer: Enhancer, manifest: Manifest, stop: StopReque
     return FileOutcome(
         file=file,
         output=output,
-        status=status,  # type: ignore[arg-type]
+        status=status,
         seconds=round(time.monotonic() - begin_s, 3),
         error=error,
         request=request,

@@ -109,8 +109,22 @@ def start(src: PathLike, dst: PathLike, **settings: Any) -> Job:
         dst: the output.
         settings: as :func:`srpipe.enhance` takes them, but for ``progress`` and ``stop``.
     """
+    return start_job(enhance, src, dst, settings)
+
+
+def start_job(
+    enhance_file: Callable[..., Report], src: PathLike, dst: PathLike, settings: dict[str, Any]
+) -> Job:
+    """Start a job of whatever enhances a file.
+
+    Args:
+        enhance_file: called as :func:`srpipe.enhance` is.
+        src: the input.
+        dst: the output.
+        settings: of the caller's.
+    """
 
     def run(progress: ProgressCallback, stop: StopRequest) -> Report:
-        return enhance(src, dst, progress=progress, stop=stop, **settings)
+        return enhance_file(src, dst, progress=progress, stop=stop, **settings)
 
     return Job(run, f"srpipe-job-{os.path.basename(os.fspath(dst))}")
