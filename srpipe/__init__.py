@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from srpipe.arrays import enhance_array
     from srpipe.enhancer import Enhancer
     from srpipe.errors import (
+        ClusterError,
         CoverageError,
         DeviceError,
         InferenceError,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ClusterError",
     "Conversion",
     "CoverageError",
     "DeviceError",
@@ -93,6 +95,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ClusterError": "srpipe.errors",
     "Conversion": "srpipe.models.convert",
     "CoverageError": "srpipe.errors",
     "DeviceError": "srpipe.errors",

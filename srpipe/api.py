@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from srpipe import __version__
-from srpipe.errors import (
-    Interrupted,
-    RunError,
-    SrpipeError,
-)
-from srpipe.io.checkpoint import Checkpoint
-from srpipe.io.job_folder import JobFolder
+from srpipe.errors import SettingsError
 from srpipe.io.model_probe import probe_model, read_model_metadata
-from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import available_cores
 from srpipe.io.source import read_image_info
 from srpipe.io.staging import local_ends
-from srpipe.io.vips import libvips_version
 from srpipe.models.rewrite.verdict import find_graph, graph_info
 from srpipe.models.zoo import bundled_models, find_model
-from srpipe.plan.fingerprint import fingerprint
-from srpipe.plan.job import Plan
 from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.url import is_url
 from srpipe.prepare import prepare, start_model
-from srpipe.runtime.conductor import Conductor
-from srpipe.runtime.events import Monitor, ProgressCallback, Report
+from srpipe.run import run_job
+from srpipe.runtime.events import ProgressCallback, Report
 from srpipe.runtime.warm import Warm
 from srpipe.settings import (
     DEFAULT_BACKGROUND_LEVELS,
@@ -50,6 +36,7 @@ from srpipe.settings import (
     Transfer,
     ValueRange,
 )
+from srpipe.slabs.whole import enhance_slab
 from srpipe.stop import StopRequest
 
 if TYPE_CHECKING:
@@ -65,7 +52,6 @@ __all__ = [
     "probe_model",
     "read_image_info",
     "read_model_metadata",
-    "run_job",
     "start_model",
     "tune_model",
 ]
@@ -114,6 +100,9 @@ def enhance(
     background_levels: int = DEFAULT_BACKGROUND_LEVELS,
     storage_options: Mapping[str, Mapping[str, Any]] | None = None,
     color_management: ColorManagement = "keep",
+    address: str | None = None,
+    slabs: int | None = None,
+    slab: tuple[int, int] | None = None,
 ) -> Report:
     """Enhance one image file, tile by tile, within bounded memory.
 
@@ -150,7 +139,8 @@ def enhance(
         progress: called with a :class:`ProgressEvent` from the calling thread.
         overwrite: replace ``dst`` if it exists.
         engine: ``serial`` runs all stages in the calling thread, ``threads`` each in a thread of
-            this process, ``local`` each in a process of its own; ``auto``: by the number of tiles.
+            this process, ``local`` each in a process of its own, ``ray`` in slabs on the nodes of a Ray
+            cluster (extra ``[ray]``); ``auto``: by the number of tiles.
         fresh: start over, whatever the job folder holds.
         checkpoint_every_s: seconds between checkpoints; from the first on, each row of tiles ends with
             one too.
@@ -185,6 +175,11 @@ def enhance(
             the model sees 16-bit images of another tone curve (linear, gamma 1.8) under sRGB's, with
             their own primaries, so that no colour is lost. ``srgb``: it is converted to sRGB. ``off``:
             models see the numbers as they are.
+        address: of a Ray cluster, ``host:port``. None: the one that this process is connected to,
+            that ``$RAY_ADDRESS`` names, or that runs here; or else a new one of this machine alone.
+        slabs: bands of rows that Ray's nodes compute apart. None: by rows of tiles and nodes.
+        slab: number, from 1 on, and count: compute this slab alone, in the job folder, for a cluster
+            without Ray. When all are done, :func:`assemble` makes ``dst`` of them.
 
     Returns:
         What was done: sizes, tiles, seconds per stage, megapixels per second.
@@ -228,6 +223,9 @@ def enhance(
         background_levels=background_levels,
         storage_options=storage_options,
         color_management=color_management,
+        address=address,
+        slabs=slabs,
+        slab=slab,
     )
     return carry_out(
         os.fspath(src), os.fspath(dst), settings, progress, begin_s, stop or StopRequest()
@@ -249,6 +247,12 @@ def carry_out(
     Raises:
         SrpipeError: as :func:`enhance` does.
     """
+    if settings.slab is not None:
+        if is_url(src) or is_url(dst):
+            raise SettingsError(
+                "slab is for files that all machines see: copy what is behind a URL there first."
+            )
+        return enhance_slab(src, dst, settings, progress, stop)
     if is_url(src) and started is None:
         find_model(settings.model)  # before anything is downloaded for it
     with local_ends(src, dst, settings, stop) as ends:
@@ -275,109 +279,3 @@ def tune_model(settings: Settings, *, sweep: bool = False) -> TuneReport:
     if settings.rewrite and device == "cpu":
         graph = graph_info(model, find_graph(model, _MEGAPIXELS_TO_TUNE))
     return tune(graph, settings, device, available_cores(), model.path, sweep=sweep)
-
-
-def run_job(
-    plan: Plan,
-    progress: ProgressCallback | None,
-    begin_s: float,
-    stop: StopRequest,
-    warm: Warm | None = None,
-    deliver: Callable[[], None] | None = None,
-) -> Report:
-    """Carry out a plan, from the last checkpoint on if there is one.
-
-    Args:
-        plan: as :func:`prepare` made it.
-        progress: called with every progress event.
-        begin_s: when the request was made, monotonic clock.
-        stop: how the run can be asked to stop.
-        warm: what other jobs of this process left, or share; None: nothing.
-        deliver: called when the output is in place; if it fails, a repeated job is found finished, and
-            only this is done again.
-
-    Raises:
-        RequestError: too little space, or the job folder is in use or holds another job.
-        RunError: the run failed.
-        Interrupted: ``stop`` asked for it.
-    """
-    warm = warm or Warm()
-    with warm.whole_machine(stop) if plan.own_processes else contextlib.nullcontext():
-        return _run_in_folder(plan, progress, begin_s, stop, warm, deliver)
-
-
-def _run_in_folder(
-    plan: Plan,
-    progress: ProgressCallback | None,
-    begin_s: float,
-    stop: StopRequest,
-    warm: Warm,
-    deliver: Callable[[], None] | None,
-) -> Report:
-    folder = JobFolder(plan, fingerprint(plan, software_versions()))
-    monitor = Monitor(plan, progress, begin_s)
-    try:
-        at = folder.prepare()
-        if at is None:
-            monitor.started(plan.grid.n_tiles)
-        else:
-            monitor.started(at.next_tile)
-            try:
-                _run(plan, at, folder, monitor, stop, warm)
-            except BaseException as error:
-                tiles = folder.keep_or_remove()
-                if tiles and isinstance(error, RunError | Interrupted):
-                    _add_how_to_go_on(error, plan, tiles)
-                raise
-        folder.publish()
-        if deliver is not None:
-            deliver()
-        folder.remove()
-        return monitor.finished()
-    finally:
-        stop.heeded = False
-        folder.release()
-
-
-def _run(
-    plan: Plan,
-    at: Checkpoint,
-    folder: JobFolder,
-    monitor: Monitor,
-    stop: StopRequest,
-    warm: Warm,
-) -> None:
-    partial_output = os.fspath(folder.partial_output)
-    conductor = Conductor(plan, at, monitor, stop, folder.beat)
-    stop.heeded = True
-    if plan.engine == "serial":
-        from srpipe.engines.serial import run_serial
-
-        run_serial(plan, at, partial_output, conductor, warm)
-    elif plan.engine == "threads":
-        from srpipe.engines.threads import run_threads
-
-        run_threads(plan, at, partial_output, conductor, warm)
-    else:
-        from srpipe.engines.local import run_local
-
-        run_local(plan, at, partial_output, folder.log_path, folder.lock_descriptor, conductor)
-
-
-def _add_how_to_go_on(error: SrpipeError, plan: Plan, tiles: int) -> None:
-    kept = f"{tiles} of {plan.grid.n_tiles} tiles are kept in {plan.job_dir}"
-    error.args = (f"{error} {kept}: repeat the command to go on.",)
-
-
-@functools.cache
-def software_versions() -> dict[str, str]:
-    """Versions of everything whose arithmetic decides the bytes of a result."""
-    versions = {
-        "srpipe": __version__,
-        "libvips": libvips_version(),
-        "onnxruntime": onnx_runtime_version(),
-    }
-    for package in ("numba", "numpy", "opencv-python-headless"):
-        with contextlib.suppress(PackageNotFoundError):  # another build of the same
-            versions[package] = version(package)
-    return versions

@@ -8,6 +8,7 @@
     │   ├── JobError            the job folder holds another job, is damaged, or is in use
     │   ├── ModelError          the model is unknown, corrupt, or no image-to-image model
     │   ├── DeviceError         the ONNX Runtime device is not there
+    │   ├── ClusterError        the machines of a cluster cannot be reached, or do not fit together
     │   └── SpaceError          too little disk or memory
     ├── RunError                the run failed after it began; a checkpoint keeps its work (exit 1)
     │   ├── ReadError           the input broke while it was read
@@ -56,6 +57,10 @@ class ModelError(RequestError):
 
 class DeviceError(RequestError):
     """The ONNX Runtime device is not there."""
+
+
+class ClusterError(RequestError):
+    """The machines of a cluster cannot be reached, are too few, or do not fit together."""
 
 
 class SpaceError(RequestError):

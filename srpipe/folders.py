@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from srpipe.api import PathLike, software_versions
+from srpipe.api import PathLike
 from srpipe.at_once import run_at_once
 from srpipe.enhancer import Enhancer, images_at_once
 from srpipe.errors import InputError, Interrupted, OutputError, SettingsError, SrpipeError
@@ -21,6 +21,7 @@ from srpipe.io.identity import identify_file
 from srpipe.manifest import FileOutcome, Manifest, Status, written
 from srpipe.plan.output import FORMATS
 from srpipe.plan.url import is_url, redact_url
+from srpipe.run import software_versions
 from srpipe.settings import DEFAULT_MODEL
 from srpipe.stop import StopRequest
 
@@ -34,7 +35,7 @@ _IMAGE_SUFFIXES = {
 _WRITTEN = {suffix for fmt in FORMATS for suffix in fmt.suffixes}
 # What decides no byte of an output.
 _FREE = ("workers", "threads", "runners", "memory_bytes", "job_dir", "overwrite", "engine", "fresh",
-         "checkpoint_every_s", "storage_options")  # fmt: skip
+         "checkpoint_every_s", "storage_options", "address", "slabs", "slab")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 from srpipe.errors import DeviceError, InputError, OutputError, RequestError
 from srpipe.io.devices import is_available, resolve_device
 from srpipe.io.geotiff import lies_on_earth, read_georeference
-from srpipe.io.job_folder import FINISHED_FILE, check_space, is_finished_output, read_kept
+from srpipe.io.job_folder import check_space
+from srpipe.io.job_record import FINISHED_FILE, is_finished_output, read_kept
 from srpipe.io.mask import read_mask_info
 from srpipe.io.model_probe import probe_model
 from srpipe.io.output_place import check_replaceable, refuse_existing
@@ -57,6 +58,9 @@ def prepare(
     for place in (Path(src), Path(job_dir)):
         if written & {place, *place.parents}:
             raise OutputError(f"{place} lies in the output {output.path}: choose another place.")
+    for folder in (os.path.dirname(output.path), os.path.dirname(src)):
+        if os.path.realpath(folder) == os.path.realpath(job_dir):
+            raise OutputError(f"{job_dir} holds the input or the output: choose another --job-dir.")
     image = read_image_info(
         src,
         allow_untrusted=settings.allow_untrusted,

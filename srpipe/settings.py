@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from srpipe.errors import SettingsError
 
 Blend = Literal["feather", "mean", "crop"]
-Engine = Literal["auto", "serial", "threads", "local"]
+Engine = Literal["auto", "serial", "threads", "local", "ray"]
 OnError = Literal["stop", "fill"]
 ChannelOrder = Literal["auto", "rgb", "bgr"]
 ColorManagement = Literal["keep", "srgb", "off"]
@@ -31,6 +31,7 @@ DEFAULT_TLC_WINDOW_PX = 384
 _LEAST_RANGE = 1e-3
 MAX_BATCH_SIZE = 256
 MAX_WORKERS = 256
+MAX_SLABS = 9999
 MAX_MODEL_VALUE = 65536
 DEPTHS = (8, 16)
 MAX_OUTSCALE = 65536
@@ -78,7 +79,14 @@ class Settings:
     """Replace an output that exists."""
     engine: Engine = "auto"
     """serial (all stages in one thread), threads (a thread for every stage), local (a process for
-    every stage), or auto: by the number of tiles."""
+    every stage), ray (in slabs, on the nodes of a Ray cluster), or auto: by the number of tiles."""
+    address: str | None = None
+    """Of a Ray cluster, ``host:port``; None: one that runs here or that $RAY_ADDRESS names, or a new
+    one of this machine alone."""
+    slabs: int | None = None
+    """How many slabs Ray's nodes compute; None: by rows of tiles and nodes."""
+    slab: tuple[int, int] | None = None
+    """Which slab is computed here, from 1 on, and of how many; the others are computed elsewhere."""
     allow_untrusted: bool = False
     """Read formats too that libvips does not trust with files from strangers."""
     fresh: bool = False
@@ -127,6 +135,19 @@ class Settings:
         _check_range("runners", self.runners, 1, MAX_WORKERS, "runs")
         _check_range("background_levels", self.background_levels, 0, 255, "levels")
         _check_range("memory_bytes", self.memory_bytes, 1, 2**62, "bytes")
+        _check_range("slabs", self.slabs, 1, MAX_SLABS, "slabs")
+        if self.slab is not None:
+            object.__setattr__(self, "slab", as_slab(self.slab))
+        if self.engine != "ray" and (self.slabs is not None or self.address is not None):
+            raise SettingsError(
+                "slabs and address are for the engine ray: name it, or leave them out."
+            )
+        if self.engine == "ray" and self.slab is not None:
+            raise SettingsError("slab is for clusters without Ray: leave it or the engine out.")
+        if self.slab is not None and self.fresh:
+            raise SettingsError(
+                "fresh would undo what other slabs have done: remove the job folder before the first."
+            )
         if self.depth not in (None, *DEPTHS):
             raise SettingsError(f"depth is {self.depth!r}: it must be 8 or 16 bits.")
         if self.outscale is not None:
@@ -262,6 +283,36 @@ def as_region(numbers: Iterable[int]) -> Region:
             "more, the others 1 or more."
         )
     return left, top, width, height
+
+
+def parse_slab(text: str) -> tuple[int, int]:
+    """Read ``3/16``.
+
+    Raises:
+        SettingsError: it is no such thing.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if match is None:
+        raise SettingsError(f"slab {text!r} must be a number and how many there are, such as 3/16.")
+    return as_slab((int(match[1]), int(match[2])))
+
+
+def as_slab(numbers: Iterable[int]) -> tuple[int, int]:
+    """The number of a slab, from 1 on, and how many there are.
+
+    Raises:
+        SettingsError: there is no such slab.
+    """
+    try:
+        number, count = map(operator.index, numbers)
+    except (TypeError, ValueError):
+        number = count = 0
+    if not 1 <= number <= count <= MAX_SLABS:
+        raise SettingsError(
+            f"slab {numbers} must be a number from 1 on and how many there are, at most {MAX_SLABS}, "
+            "such as 3/16."
+        )
+    return number, count
 
 
 def _is_by_protocol(options: object) -> bool:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from srpipe.api import prepare, run_job
+from srpipe.api import prepare
 from srpipe.errors import SrpipeError
 from srpipe.io.checkpoint import load_checkpoints
-from srpipe.io.job_folder import read_plan
+from srpipe.io.job_record import read_plan
 from srpipe.plan.fingerprint import digest
 from srpipe.plan.job import Plan
+from srpipe.run import run_job
 from srpipe.runtime.events import ProgressEvent
 from srpipe.settings import Settings
 from srpipe.stop import StopRequest

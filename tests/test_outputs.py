@@ -215,6 +215,18 @@ def test_an_input_in_the_output_is_refused(tmp_path: Path, same: Path) -> None:
         srpipe.enhance(source, tmp_path / "o.zarr", model=same, job_dir=tmp_path / "o.zarr" / "job")
 
 
+@pytest.mark.parametrize("which", ["input", "output"])
+def test_the_job_folder_is_not_where_input_or_output_are(
+    photograph: Path, x2_model: Path, tmp_path: Path, which: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    output = tmp_path / "out" / "a.tif"
+    job_dir = photograph.parent if which == "input" else output.parent
+    with pytest.raises(srpipe.OutputError, match="holds the input or the output"):
+        srpipe.enhance(photograph, output, model=x2_model, job_dir=job_dir)
+    assert not list(output.parent.iterdir())
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_crash_at_any_point_of_the_last_moves(

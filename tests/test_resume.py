@@ -17,10 +17,11 @@ import psutil
 import pytest
 
 import srpipe
-from srpipe.api import prepare, run_job
+from srpipe.api import prepare
 from srpipe.io.checkpoint import load_checkpoints
-from srpipe.io.job_folder import FINISHED_FILE, read_plan
+from srpipe.io.job_record import FINISHED_FILE, read_plan
 from srpipe.plan.fingerprint import digest
+from srpipe.run import run_job
 from srpipe.runtime.events import ProgressEvent
 from srpipe.settings import Engine, Settings
 from srpipe.stop import StopRequest
@@ -223,7 +224,7 @@ def test_a_crash_after_the_output_is_in_place(
 ) -> None:
     """The folder is still there: the same request tidies up and is done."""
     with monkeypatch.context() as patch:
-        patch.setattr("srpipe.api.JobFolder.remove", lambda self: None)
+        patch.setattr("srpipe.run.JobFolder.remove", lambda self: None)
         job.run()
     assert (job.job_dir / FINISHED_FILE).exists()
     before = job.output.stat()

@@ -12,7 +12,7 @@ import pytest
 
 import srpipe
 from srpipe.api import prepare
-from srpipe.io.job_folder import read_plan
+from srpipe.io.job_record import read_plan
 from srpipe.models.rewrite import choose
 from srpipe.settings import Settings
 from srpipe.stop import StopRequest

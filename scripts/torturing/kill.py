@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from srpipe.io.checkpoint import load_checkpoints
-from srpipe.io.job_folder import read_plan
+from srpipe.io.job_record import read_plan
 from srpipe.plan.fingerprint import digest
 from tests.conftest import shared_memory_names
 from tests.processes import stages_of

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from srpipe.api import PathLike, prepare, run_job
+from srpipe.api import PathLike, prepare
 from srpipe.errors import RequestError, SrpipeError
 from srpipe.forecast.report import PlanReport
 from srpipe.forecast.sample import Cells, read_cells, sample_plan
@@ -21,6 +21,7 @@ from srpipe.models.rewrite.verdict import Rewritten, graph_info
 from srpipe.plan.geometry import Size
 from srpipe.plan.job import Plan
 from srpipe.plan.url import is_url, redact_url
+from srpipe.run import run_job
 from srpipe.runtime.events import ProgressEvent
 from srpipe.settings import Settings
 from srpipe.stop import StopRequest

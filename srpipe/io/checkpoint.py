@@ -69,10 +69,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, sequence: int) -> None
     disk.replace_file(folder / _FILES[sequence % 2], json.dumps(record).encode())
 
 
-def load_checkpoints(folder: Path, job: str) -> Iterator[Checkpoint]:
-    """The whole checkpoints of the job with digest ``job``, the farthest first."""
+def load_checkpoints(folder: Path, job: str | None) -> Iterator[Checkpoint]:
+    """The whole checkpoints of the job with digest ``job``, or of any, the farthest first."""
     found = [_load(folder / name) for name in _FILES]
-    whole = [checkpoint for checkpoint in found if checkpoint and checkpoint.job == job]
+    whole = [checkpoint for checkpoint in found if checkpoint and job in (None, checkpoint.job)]
     yield from sorted(whole, key=lambda checkpoint: checkpoint.next_tile, reverse=True)
 
 

@@ -8,15 +8,16 @@ output.part.tif             the output while it is encoded, always from its firs
 finished.json               which file is the whole output; written before that is put in place
 stages.log                  what the processes had to say
 remote/                     copies of what is behind URLs (io/staging.py)
+slab-0001/, slab-0001.*     a slab's own job folder, and the part of the output that it gives (slabs/)
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,74 +26,48 @@ from srpipe.errors import JobError, OutputError, SpaceError, WriteError
 from srpipe.io import disk
 from srpipe.io.canvas_files import PIXELS_FILE, SEAMS_FILE, CanvasFiles, reserve_canvas
 from srpipe.io.checkpoint import CHECKPOINT_FILES, Checkpoint, load_checkpoints
-from srpipe.io.job_lock import LOCK_FILE, JobLock
+from srpipe.io.job_lock import LOCK_FILE, JobLock, is_locked
+from srpipe.io.job_record import (
+    FINISHED_FILE,
+    PLAN_FILE,
+    is_finished_output,
+    read_plan,
+    write_record,
+)
 from srpipe.io.output_place import identity, put_in_place, refuse_existing, remove_output
 from srpipe.io.space import format_bytes, free_disk_bytes, same_disk
 from srpipe.plan.fingerprint import Fingerprint, differences, digest
 from srpipe.plan.job import Plan
-from srpipe.plan.kept import Kept
 
 logger = logging.getLogger(__name__)
 
-PLAN_FILE = "plan.json"
-FINISHED_FILE = "finished.json"
 LOG_FILE = "stages.log"
 REMOTE_FOLDER = "remote"
+SLAB_NAME = re.compile(r"slab-\d{4}(?!\d)")
 
 
 class JobFolder:
     """The folder of one job, locked for as long as this object holds it."""
 
-    def __init__(self, plan: Plan, facts: Fingerprint) -> None:
-        """Make or take over the folder and lock it.
+    def __init__(self, plan: Plan, facts: Fingerprint, lock: JobLock) -> None:
+        """Take over the folder.
 
         Args:
             plan: the job.
             facts: its fingerprint.
-
-        Raises:
-            OutputError: it holds something else or cannot be made.
-            JobError: another process works in it.
+            lock: of the folder; it is released with the job.
         """
         self._plan = plan
         self._facts = facts
         self._digest = digest(facts)
+        self._lock = lock
         self.path = Path(plan.job_dir)
         beside = Path(plan.output.path).parent
-        for folder in (beside, Path(plan.image.path).parent):
-            if os.path.realpath(folder) == os.path.realpath(self.path):
-                raise OutputError(
-                    f"{self.path} holds the input or the output: choose another --job-dir."
-                )
-        try:
-            self._check_content()
-            self._lock = JobLock(self.path)
-        except OSError as error:
-            raise self._unusable(error) from None
         suffix = Path(plan.output.path).suffix.lower()
         if same_disk(os.fspath(self.path), os.fspath(beside)):
             self.partial_output = self.path / f"output.part{suffix}"
         else:
             self.partial_output = beside / f".{Path(plan.output.path).name}.part{suffix}"
-
-    def _check_content(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"{self.path} is no folder: choose another with --job-dir.")
-        if (self.path / LOCK_FILE).exists() or not self.path.is_dir():
-            return
-        # A power cut may have taken the lock file alone.
-        known = {PIXELS_FILE, SEAMS_FILE, PLAN_FILE, f"{PLAN_FILE}.new", LOG_FILE, FINISHED_FILE}
-        known.add(REMOTE_FOLDER)
-        if not {entry.name for entry in self.path.iterdir()} <= known:
-            raise OutputError(
-                f"{self.path} holds files that are no srpipe job: choose another with --job-dir."
-            )
-
-    def _unusable(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"the job folder {self.path} cannot be used ({error.strerror}): "
-            "choose another with --job-dir."
-        )
 
     @property
     def lock_descriptor(self) -> int:
@@ -121,10 +96,10 @@ class JobFolder:
                     return None
                 if (self.path / PLAN_FILE).exists():
                     self._check_same_job()
-                    remove_output(self.partial_output)
+                    self._remove_partial()
                     found = self._last_good_state()
                     if found:
-                        check_space(self._plan, reserved=True)
+                        self._check_space(going_on=True)
                         return found
             if not self._plan.overwrite:
                 refuse_existing(self._plan.output.path)
@@ -134,7 +109,7 @@ class JobFolder:
                 self.remove()
             raise
         except OSError as error:
-            raise self._unusable(error) from None
+            raise _unusable(self.path, error) from None
 
     def _check_same_job(self) -> None:
         try:
@@ -166,13 +141,26 @@ class JobFolder:
     def _start_over(self) -> Checkpoint:
         self._remove_work()
         disk.remove(self.path / FINISHED_FILE)
-        check_space(self._plan)
-        reserve_canvas(self._plan)
-        plan = json.dumps({"facts": self._facts, "plan": asdict(self._plan)}, default=list)
-        record = {"plan": plan, "sha256": _sha256(plan)}
-        disk.replace_file(self.path / PLAN_FILE, json.dumps(record).encode())
+        self._check_space(going_on=False)
+        self._reserve()
+        record = {"facts": self._facts, "plan": asdict(self._plan)} | self._more_facts()
+        write_record(self.path, record)
         disk.sync_folder(self.path.parent)
         return Checkpoint(job=self._digest, next_tile=0, stored_px=0)
+
+    def _check_space(self, *, going_on: bool) -> None:
+        check_space(self._plan, reserved=going_on)
+
+    def _reserve(self) -> None:
+        reserve_canvas(self._plan)
+
+    def _more_facts(self) -> dict[str, Any]:
+        """What else the record of the plan holds."""
+        return {}
+
+    def _remove_partial(self) -> None:
+        """Remove what a writer that was killed has left."""
+        remove_output(self.partial_output)
 
     @property
     def _finished(self) -> bool:
@@ -211,7 +199,7 @@ class JobFolder:
         if not tiles:
             self.remove()
         else:
-            remove_output(self.partial_output)  # a writer that was killed has left it
+            self._remove_partial()
         return tiles
 
     def beat(self) -> None:
@@ -241,6 +229,53 @@ class JobFolder:
         remove_output(self.partial_output)
         for name in (f"{FINISHED_FILE}.new", LOG_FILE):
             disk.remove(self.path / name)
+        _remove_slabs(self.path)
+
+
+def lock_folder(folder: Path, patience_s: float = 0.0) -> JobLock:
+    """Make or take over a job folder, and lock it.
+
+    Args:
+        folder: of a job.
+        patience_s: how long to wait for one that another process has, or had.
+
+    Raises:
+        OutputError: it holds something else or cannot be made.
+        JobError: another process works in it.
+    """
+    try:
+        _check_content(folder)
+        return JobLock(folder, patience_s)
+    except OSError as error:
+        raise _unusable(folder, error) from None
+
+
+def _check_content(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is no folder: choose another with --job-dir.")
+    if (folder / LOCK_FILE).exists() or not folder.is_dir():
+        return
+    # A power cut may have taken the lock file alone.
+    known = {PIXELS_FILE, SEAMS_FILE, PLAN_FILE, f"{PLAN_FILE}.new", LOG_FILE, FINISHED_FILE}
+    known.add(REMOTE_FOLDER)
+    names = {entry.name for entry in folder.iterdir()}
+    if not {name for name in names if not SLAB_NAME.match(name)} <= known:
+        raise OutputError(
+            f"{folder} holds files that are no srpipe job: choose another with --job-dir."
+        )
+
+
+def _remove_slabs(folder: Path) -> None:
+    """Remove what slabs have left, but for those that are being worked on."""
+    for entry in folder.iterdir():
+        if SLAB_NAME.match(entry.name) and not is_locked(entry):
+            disk.remove(entry)
+
+
+def _unusable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"the job folder {folder} cannot be used ({error.strerror}): choose another with --job-dir."
+    )
 
 
 def check_space(plan: Plan, *, reserved: bool = False) -> None:
@@ -271,52 +306,3 @@ def check_space(plan: Plan, *, reserved: bool = False) -> None:
                 f"{format_bytes(free)} ({free} bytes) free: make room, write elsewhere, or put "
                 "the job's files on another disk with --job-dir."
             )
-
-
-def read_plan(folder: Path) -> Fingerprint:
-    """The fingerprint of the job in ``folder``.
-
-    Raises:
-        OSError: there is none.
-        ValueError: its record is damaged.
-    """
-    try:
-        facts: Fingerprint = _read_record(folder)["facts"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{folder / PLAN_FILE} is damaged") from None
-    return facts
-
-
-def read_kept(folder: Path) -> Kept | None:
-    """What the job in ``folder`` has fixed; None if there is none, or its record is damaged."""
-    try:
-        return Kept.parse(_read_record(folder)["plan"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    record = json.loads((folder / PLAN_FILE).read_bytes())
-    if record["sha256"] != _sha256(record["plan"]):
-        raise ValueError
-    plan: dict[str, Any] = json.loads(record["plan"])
-    return plan
-
-
-def is_finished_output(folder: Path, path: str, job: str | None = None) -> bool:
-    """Whether the file at ``path`` is the whole output of the job in ``folder``.
-
-    Args:
-        folder: a job's.
-        path: any file, there or not.
-        job: the job must have this digest; None: any.
-    """
-    try:
-        record = json.loads((folder / FINISHED_FILE).read_bytes())
-        return job in (None, record.pop("job")) and bool(record == identity(path))
-    except (OSError, ValueError, KeyError, AttributeError):
-        return False
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

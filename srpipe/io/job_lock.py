@@ -45,14 +45,29 @@ class Owner:
 class JobLock:
     """The lock of a job folder, held for as long as this object is not released."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patience_s: float = 0.0) -> None:
         """Make the folder if it is not there, and lock it.
+
+        Args:
+            folder: of a job.
+            patience_s: how long to wait for one that another process has, or had.
 
         Raises:
             JobError: another process has it.
             OSError: the folder cannot be made or written to.
         """
-        self._descriptor = _take(folder)
+        end_s = time.monotonic() + patience_s
+        while True:
+            self._descriptor = _take(folder, end_s)
+            try:
+                self._sign(folder)
+                return
+            except JobError:
+                if time.monotonic() > end_s:
+                    raise
+                time.sleep(_GLANCE_S)
+
+    def _sign(self, folder: Path) -> None:
         try:
             before = read_owner(folder)
             silent_s = time.time() - os.fstat(self._descriptor).st_mtime
@@ -108,7 +123,7 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def _take(folder: Path) -> int:
+def _take(folder: Path, end_s: float) -> int:
     begin_s = time.monotonic()
     while True:
         folder.mkdir(exist_ok=True)
@@ -126,7 +141,7 @@ def _take(folder: Path) -> int:
         except BlockingIOError:
             owner = read_owner(folder)
             patience_s = _ORPHANS_S if owner and _is_dead(owner) else _GLANCE_S
-            if time.monotonic() - begin_s > patience_s:
+            if time.monotonic() > max(begin_s + patience_s, end_s):
                 os.close(descriptor)
                 raise JobError(
                     f"{owner or 'another srpipe'} is working in {folder}: wait for it, or write "

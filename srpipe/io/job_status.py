@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from srpipe.errors import InputError
 from srpipe.io.checkpoint import CHECKPOINT_FILES, load_checkpoints
-from srpipe.io.job_folder import FINISHED_FILE, PLAN_FILE, is_finished_output, read_plan
 from srpipe.io.job_lock import LOCK_FILE, Owner, is_locked, read_owner
 from srpipe.io.job_place import job_place
+from srpipe.io.job_record import FINISHED_FILE, PLAN_FILE, is_finished_output, read_plan
 from srpipe.plan.fingerprint import Fingerprint, digest
 
 

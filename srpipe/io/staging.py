@@ -40,9 +40,10 @@ from srpipe.errors import (
     WriteError,
 )
 from srpipe.io import disk
-from srpipe.io.job_folder import PLAN_FILE, REMOTE_FOLDER, is_finished_output
+from srpipe.io.job_folder import REMOTE_FOLDER
 from srpipe.io.job_lock import HEARTBEAT_S, JobLock
 from srpipe.io.job_place import job_place, split_options, strip_file_scheme
+from srpipe.io.job_record import PLAN_FILE, is_finished_output
 from srpipe.io.output_place import refuse_existing
 from srpipe.io.remote import RemoteInfo, RemoteObject
 from srpipe.io.space import format_bytes, free_disk_bytes
@@ -66,7 +67,7 @@ class Ends:
     dst: str
     """With options in brackets behind it."""
     settings: Settings
-    deliver: Callable[[], None] | None = None
+    deliver: Callable[[object], None] | None = None
     """To be called when the output is in place, before the job's folder is removed."""
     shown: dict[str, str] = field(default_factory=dict)
     """What stands for a URL, and the URL without credentials."""
@@ -267,7 +268,7 @@ class _Staging:
                 "another disk with --job-dir."
             )
 
-    def _deliver(self) -> None:
+    def _deliver(self, _: object) -> None:
         assert self._target is not None
         self._stop.heeded = True
         kept = f"The finished file is kept in {self.folder}: repeat the command to upload it."

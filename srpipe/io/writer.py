@@ -30,15 +30,9 @@ from typing import Any
 
 from srpipe.errors import OutputError, WriteError
 from srpipe.io.canvas_files import PIXELS_FILE
-from srpipe.io.colour_management import show_no_more
-from srpipe.io.geotiff import enlarged, read_georeference, without_nodata
+from srpipe.io.finishing import add_metadata, finish_image, interpretation
 from srpipe.io.output_place import remove_output, sync_output
-from srpipe.io.resize import resize_image
 from srpipe.io.savers import save_image
-from srpipe.io.source import carry_fields
-from srpipe.io.tiff_directory import add_tags
-from srpipe.io.tiff_metadata import photograph_tags
-from srpipe.io.to_rgb import to_float
 from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.job import Plan
@@ -49,12 +43,6 @@ _GATE_WIDTH_PX = 15
 _PIPE_BYTES = 4096
 _TIMEOUT_S = 0.5
 _ABORT_S = 1.0
-_INTERPRETATIONS = {
-    (1, "uint8"): "b-w",
-    (1, "uint16"): "grey16",
-    (3, "uint8"): "srgb",
-    (3, "uint16"): "rgb16",
-}
 
 
 def check_options(spec: OutputSpec, image: ImageInfo) -> None:
@@ -65,7 +53,7 @@ def check_options(spec: OutputSpec, image: ImageInfo) -> None:
     """
     dtype = "uchar" if image.dtype == "uint8" else "ushort"
     pixels = pyvips.Image.black(16, 16, bands=image.bands).cast(dtype)
-    pixels = pixels.copy(interpretation=_interpretation(image, spec))
+    pixels = pixels.copy(interpretation=interpretation(image, spec))
     try:
         with tempfile.TemporaryDirectory() as folder:
             save_image(pixels, spec, os.path.join(folder, f"a{Path(spec.path).suffix.lower()}"))
@@ -75,16 +63,6 @@ def check_options(spec: OutputSpec, image: ImageInfo) -> None:
             f"({first_line(error)}): check them in libvips' documentation of its {spec.format.name} "
             "saver."
         ) from None
-
-
-def _interpretation(image: ImageInfo, spec: OutputSpec) -> str:
-    """The output's colour space, by libvips' name."""
-    if image.is_picture:
-        return _INTERPRETATIONS[image.colours, image.dtype]
-    if image.interpretation == "multiband" and spec.format.name == "TIFF":
-        # libvips would write it as RGB and alpha.
-        return _INTERPRETATIONS[1, image.dtype]
-    return image.interpretation
 
 
 class ImageWriter:
@@ -164,21 +142,15 @@ class ImageWriter:
 
     def _save(self, read_end: int) -> None:
         try:
-            image = self._gated_pixels(pyvips.Source.new_from_descriptor(read_end))
-            if self._plan.outscale is not None:
-                image = resize_image(image, self._plan.output_size)
-            image = carry_fields(self._plan.image, image, self._plan.output_factor)
-            if self._plan.image.shown == "tone":
-                image = show_no_more(image)
-            if self._plan.output.holds_floats(self._plan.written):
-                image = to_float(image)
+            pixels = self._gated_pixels(pyvips.Source.new_from_descriptor(read_end))
+            image = finish_image(self._plan, pixels)
             image.set_progress(True)  # so that the images the saver makes of it can be stopped too
             self._encoded = image
             if self._given_up:
                 image.set_kill(True)
             save_image(image, self._plan.output, self._path)
             if not self._given_up:
-                self._add_metadata(image)
+                add_metadata(self._plan, self._path, image)
         except VIPS_ERRORS as error:
             self._error = first_line(error)
         except (OSError, OutputError) as error:
@@ -187,20 +159,6 @@ class ImageWriter:
             self._error = f"{type(error).__name__}: {error}"
         finally:
             os.close(read_end)
-
-    def _add_metadata(self, image: Any) -> None:
-        """What libvips does not write into a TIFF."""
-        plan = self._plan
-        if plan.output.format.name != "TIFF":
-            return
-        part, size = plan.frame.in_image(plan.frame.crop), plan.output_size
-        scale = size.width / part.width, size.height / part.height
-        tags = read_georeference(plan.image.path)
-        if plan.image.is_float or plan.written.dtype != plan.image.dtype:
-            tags = without_nodata(tags)  # the value is another one by now
-        place = enlarged(tags, scale, part.left, part.top)
-        tags = photograph_tags(plan.image.path, image, size) if plan.output.keeps_exif else ()
-        add_tags(self._path, (*place, *tags))
 
     def _gated_pixels(self, gate_source: Any) -> Any:
         plan = self._plan
@@ -220,8 +178,7 @@ class ImageWriter:
         gate = gate.crop(0, 0, 1, size.height)
         wide = gate.embed(0, 0, size.width, size.height, extend="copy")
         # The gate first: libvips prepares operands in their order.
-        interpretation = _interpretation(plan.written, plan.output)
-        return (wide | pixels).copy(interpretation=interpretation)
+        return wide | pixels
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)

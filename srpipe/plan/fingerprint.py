@@ -57,6 +57,8 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         facts["region"] = str(frame.in_image(crop))
     if frame.edges is not None:
         facts["edges"] = f"{frame.edges}, margin {frame.margin}"
+    if plan.part is not None:
+        facts["part"] = plan.part
     if plan.mask is not None:
         facts["mask"] = plan.mask.sha256[:16]
     if plan.background_levels is not None:

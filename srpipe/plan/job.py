@@ -42,6 +42,7 @@ THREADS_MAX_TILES = 64
 
 
 ResolvedEngine = Literal["serial", "threads", "local"]
+Part = Literal["pixels", "encoded"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,9 @@ class Plan:
     """Bits of a sample of the output, as it was asked for; None: those of the input."""
     outscale: float | None = None
     """Output pixels per input pixel, where the model's result is resized to that; None: it is not."""
+    part: Part | None = None
+    """How the output is a part of one that is joined later: its pixels as they are, or its rows as they
+    are encoded there. None: it is whole."""
 
     @property
     def serial(self) -> bool:
@@ -319,7 +323,7 @@ def make_plan(
     workers = min(_workers(settings, device), n_batches)
     reach_px = _reach_px(model, image)
     trims = tuple(default_trim_px(axis.overlap_px, reach_px) for axis in (whole.x, whole.y))
-    engine = settings.engine if settings.engine != "auto" else _engine(grid.n_tiles, workers)
+    engine = chosen_engine(settings) or auto_engine(grid.n_tiles, workers)
     if engine == "serial":
         workers = 1
     threads = settings.threads or max(1, cores // workers)
@@ -356,7 +360,16 @@ def make_plan(
     )
 
 
-def _engine(n_tiles: int, workers: int) -> ResolvedEngine:
+def chosen_engine(settings: Settings) -> ResolvedEngine | None:
+    """How stages are to run, if the settings say; Ray leaves that open on each node."""
+    match settings.engine:
+        case "auto" | "ray":
+            return None
+        case engine:
+            return engine
+
+
+def auto_engine(n_tiles: int, workers: int) -> ResolvedEngine:
     """Processes for what takes long, and where several workers are asked for."""
     if workers > 1 or n_tiles > THREADS_MAX_TILES:
         return "local"

@@ -67,12 +67,16 @@ class Report:
     workers: int
     threads: int
     device: str
-    engine: ResolvedEngine
+    engine: ResolvedEngine | Literal["slabs"]
+    """How the stages ran; slabs: each slab by an engine of its own."""
     seconds: float
     """The whole job, from plan to file in place."""
     stages: dict[str, StageTime] = field(default_factory=dict)
     """What each stage did with the time, in the order a pixel travels. The writer is busy where others
     wait for it; in a process of its own, while its processor is."""
+
+    slabs: int = 1
+    """Bands of rows that were computed apart."""
 
     @property
     def stage_s(self) -> dict[str, float]:
@@ -132,8 +136,12 @@ class Monitor:
         self._activity.note(scheduler.loads())
 
     def finished(self) -> Report:
-        """Tell that the output is in place, and sum up."""
+        """Tell that all is done, and sum up."""
         self._tell("finished", self._plan.grid.n_tiles)
+        return self.report()
+
+    def report(self) -> Report:
+        """Sum up."""
         plan, grid = self._plan, self._plan.grid
         return Report(
             input=plan.image.path,

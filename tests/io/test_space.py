@@ -10,11 +10,16 @@ import pytest
 
 from srpipe.errors import JobError, OutputError, SpaceError, WriteError
 from srpipe.io import job_folder, space
-from srpipe.io.job_folder import JobFolder
+from srpipe.io.job_folder import JobFolder, lock_folder
 from srpipe.plan.geometry import Size
+from srpipe.plan.job import Plan
 from tests.factories import make_test_plan
 
 FACTS = {"model": "m"}
+
+
+def open_folder(plan: Plan) -> JobFolder:
+    return JobFolder(plan, FACTS, lock_folder(Path(plan.job_dir)))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_too_little_disk_is_known_before_the_first_tile(tmp_path: Path) -> None:
     free = space.free_disk_bytes(str(tmp_path))
     side = int((free / 3) ** 0.5)
     plan = make_test_plan(tmp_path, image={"size": Size(side, side)})
-    folder = JobFolder(plan, FACTS)
+    folder = open_folder(plan)
     with pytest.raises(SpaceError, match=r"needs .* bytes\) and has .* bytes\) free"):
         folder.prepare()
     folder.release()
@@ -73,18 +78,18 @@ def test_a_reservation_that_fails_leaves_no_file(tmp_path: Path) -> None:
 
 def test_two_runs_cannot_share_a_job_folder(tmp_path: Path) -> None:
     plan = make_test_plan(tmp_path)
-    first = JobFolder(plan, FACTS)
+    first = open_folder(plan)
     with pytest.raises(JobError, match="is working in"):
-        JobFolder(plan, FACTS)
+        open_folder(plan)
     first.remove()
     first.release()
-    JobFolder(plan, FACTS).release()
+    open_folder(plan).release()
 
 
 def test_a_lock_whose_file_was_removed_is_no_lock(tmp_path: Path) -> None:
     """Another run may remove the folder between our open and our lock."""
     plan = make_test_plan(tmp_path)
-    first = JobFolder(plan, FACTS)
+    first = open_folder(plan)
     real_flock, calls = fcntl.flock, []
 
     def flock(descriptor: int, operation: int) -> None:
@@ -96,25 +101,16 @@ def test_a_lock_whose_file_was_removed_is_no_lock(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fcntl, "flock", flock)
-        second = JobFolder(plan, FACTS)
+        second = open_folder(plan)
     assert len(calls) == 2
     with pytest.raises(JobError, match="is working in"):
-        JobFolder(plan, FACTS)
+        open_folder(plan)
     second.release()
-
-
-@pytest.mark.parametrize("which", ["input", "output"])
-def test_the_job_folder_is_not_where_input_or_output_are(tmp_path: Path, which: str) -> None:
-    plan = make_test_plan(tmp_path)
-    place = plan.image.path if which == "input" else plan.output.path
-    plan = dataclasses.replace(plan, job_dir=os.path.dirname(os.path.abspath(place)))
-    with pytest.raises(OutputError, match="holds the input or the output"):
-        JobFolder(plan, FACTS)
 
 
 def test_publishing_never_replaces_what_has_appeared(tmp_path: Path) -> None:
     plan = make_test_plan(tmp_path)
-    folder = JobFolder(plan, FACTS)
+    folder = open_folder(plan)
     folder.partial_output.write_text("new")
     Path(plan.output.path).write_text("precious")
     with pytest.raises(WriteError, match="the finished file is"):
@@ -122,7 +118,7 @@ def test_publishing_never_replaces_what_has_appeared(tmp_path: Path) -> None:
     assert Path(plan.output.path).read_text() == "precious"
     assert folder.partial_output.read_text() == "new"
     folder.release()
-    allowed = JobFolder(dataclasses.replace(plan, overwrite=True), FACTS)
+    allowed = open_folder(dataclasses.replace(plan, overwrite=True))
     allowed.publish()
     assert Path(plan.output.path).read_text() == "new"
     allowed.release()
@@ -135,12 +131,12 @@ def test_output_on_another_disk_is_checked_too(
     monkeypatch.setattr(job_folder, "same_disk", lambda a, b: False)
     rooms = {plan.job_dir: 10**12, str(tmp_path): plan.output_bytes - 1}
     monkeypatch.setattr(job_folder, "free_disk_bytes", lambda folder: rooms[folder])
-    folder = JobFolder(plan, FACTS)
+    folder = open_folder(plan)
     with pytest.raises(SpaceError, match=f"{tmp_path} needs"):
         folder.prepare()
     folder.release()
     rooms[str(tmp_path)] = plan.output_bytes
-    folder = JobFolder(plan, FACTS)
+    folder = open_folder(plan)
     folder.prepare()
     folder.remove()
     folder.release()
@@ -151,5 +147,5 @@ def test_a_folder_with_other_files_is_not_touched(tmp_path: Path) -> None:
     precious = Path(plan.job_dir, "thesis.txt")
     precious.write_text("years of work")
     with pytest.raises(OutputError, match="no srpipe job"):
-        JobFolder(plan, FACTS)
+        open_folder(plan)
     assert precious.exists()

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from srpipe.api import prepare, run_job
+from srpipe.api import prepare
 from srpipe.errors import DeviceError
 from srpipe.io.devices import available_devices
 from srpipe.plan.job import Plan
+from srpipe.run import run_job
 from srpipe.runtime.slots import LocalSlotMemory
 from srpipe.runtime.stages.worker import Worker
 from srpipe.settings import Settings

@@ -1,0 +1,80 @@
+"""From the pixels of a job to the image that is saved: resized, with what its input hands on."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from srpipe.io.colour_management import show_no_more
+from srpipe.io.geotiff import enlarged, read_georeference, without_nodata
+from srpipe.io.resize import resize_image
+from srpipe.io.source import carry_fields
+from srpipe.io.tiff_directory import add_tags
+from srpipe.io.tiff_metadata import photograph_tags
+from srpipe.io.to_rgb import to_float
+from srpipe.plan.image_info import ImageInfo
+from srpipe.plan.job import Plan
+from srpipe.plan.output import OutputSpec
+
+_INTERPRETATIONS = {
+    (1, "uint8"): "b-w",
+    (1, "uint16"): "grey16",
+    (3, "uint8"): "srgb",
+    (3, "uint16"): "rgb16",
+}
+
+
+def interpretation(image: ImageInfo, spec: OutputSpec) -> str:
+    """The output's colour space, by libvips' name."""
+    if image.is_picture:
+        return _INTERPRETATIONS[image.colours, image.dtype]
+    if image.interpretation == "multiband" and spec.format.name == "TIFF":
+        # libvips would write it as RGB and alpha.
+        return _INTERPRETATIONS[1, image.dtype]
+    return image.interpretation
+
+
+def finish_image(plan: Plan, pixels: Any) -> Any:
+    """What is saved, from the final pixels of a job.
+
+    Args:
+        plan: the job.
+        pixels: as libvips reads them, the output before any resizing.
+
+    Raises:
+        pyvips.Error: the input's header cannot be read any more.
+    """
+    image = pixels.copy(interpretation=interpretation(plan.written, plan.output))
+    if plan.part == "pixels":
+        return image
+    if plan.outscale is not None:
+        image = resize_image(image, plan.output_size)
+    image = carry_fields(plan.image, image, plan.output_factor)
+    if plan.image.shown == "tone":
+        image = show_no_more(image)
+    if plan.output.holds_floats(plan.written):
+        image = to_float(image)
+    return image
+
+
+def add_metadata(plan: Plan, path: str | os.PathLike[str], image: Any) -> None:
+    """Add what libvips does not write into a TIFF.
+
+    Args:
+        plan: the job.
+        path: its whole output.
+        image: as :func:`finish_image` gave it, or any other with the same fields.
+
+    Raises:
+        OSError: the input cannot be read, or the output not be written.
+    """
+    if plan.output.format.name != "TIFF" or plan.part is not None:
+        return
+    part, size = plan.frame.in_image(plan.frame.crop), plan.output_size
+    scale = size.width / part.width, size.height / part.height
+    tags = read_georeference(plan.image.path)
+    if plan.image.is_float or plan.written.dtype != plan.image.dtype:
+        tags = without_nodata(tags)  # the value is another one by now
+    place = enlarged(tags, scale, part.left, part.top)
+    tags = photograph_tags(plan.image.path, image, size) if plan.output.keeps_exif else ()
+    add_tags(path, (*place, *tags))

@@ -1,0 +1,132 @@
+"""Computes one slab, on whatever machine: a job of its own, whose folder all machines see."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from srpipe.errors import ClusterError, ModelError, SrpipeError
+from srpipe.io.external_data import hash_model
+from srpipe.io.job_folder import lock_folder
+from srpipe.io.job_lock import LOCK_FILE
+from srpipe.io.processor import processor_name
+from srpipe.io.slabs_folder import read_done, write_done
+from srpipe.models.zoo import find_model
+from srpipe.plan.fingerprint import differences
+from srpipe.plan.geometry import Rect, Size
+from srpipe.plan.job import Plan
+from srpipe.plan.slabs import Slab
+from srpipe.run import run_job, software_versions
+from srpipe.runtime.activity import StageTime
+from srpipe.runtime.events import ProgressCallback, Report
+from srpipe.stop import StopRequest
+
+# What another host has locked is free a minute after it was last heard of.
+_PATIENCE_S = 75.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlabTask:
+    """One slab, and what a machine must have to compute it."""
+
+    plan: Plan
+    """Of the slab."""
+    slab: Slab
+    count: int
+    """Slabs of the whole."""
+    model: str
+    """As the request names it."""
+    versions: Mapping[str, str]
+    """Of the software whose arithmetic decides the result, where the plan was made."""
+
+    @property
+    def name(self) -> str:
+        """For people: its number, and its rows of the image."""
+        rows = self.plan.frame.in_image(self.plan.frame.crop)
+        return (
+            f"slab {self.slab.index + 1} of {self.count} (rows {rows.top} to "
+            f"{rows.top + rows.height - 1} of {self.plan.image.path})"
+        )
+
+
+def run_slab(task: SlabTask, progress: ProgressCallback | None, stop: StopRequest) -> Report:
+    """Compute a slab, from its last checkpoint on; nothing is done where its part is there.
+
+    Args:
+        task: which slab.
+        progress: called with every progress event of the slab.
+        stop: how it can be asked to stop.
+
+    Returns:
+        What was done for it, by this run or another.
+
+    Raises:
+        ClusterError: this machine has other software, or another model.
+        SrpipeError: as :func:`srpipe.run.run_job`; messages begin with the slab's number and rows.
+    """
+    folder, index = Path(task.plan.job_dir).parent, task.slab.index
+    done = read_done(folder, index)
+    if done is not None:
+        return report_of(done)
+
+    def write(report: Report) -> None:
+        write_done(folder, index, _record(report))
+
+    try:
+        plan = plan_here(task.plan, task.model, task.versions)
+        lock = lock_folder(Path(plan.job_dir), _PATIENCE_S)
+        done = read_done(folder, index)
+        if done is not None:  # by whoever had the lock before
+            (Path(plan.job_dir) / LOCK_FILE).unlink(missing_ok=True)
+            lock.release()
+            os.rmdir(plan.job_dir)
+            return report_of(done)
+        return run_job(plan, progress, time.monotonic(), stop, deliver=write, lock=lock)
+    except SrpipeError as error:
+        error.args = (f"{task.name}: {error}",)
+        raise
+
+
+def plan_here(plan: Plan, model: str, versions: Mapping[str, str]) -> Plan:
+    """A plan that was made elsewhere, with the model where it is on this machine.
+
+    Raises:
+        ClusterError: this machine has other software, or another model.
+    """
+    changed = differences(
+        {f"{name} version": version for name, version in versions.items()},
+        {f"{name} version": version for name, version in software_versions().items()},
+    )
+    if changed:
+        raise ClusterError(
+            f"this machine has other software ({'; '.join(changed)}): install the same everywhere."
+        )
+    try:
+        path = os.path.abspath(find_model(model))
+        sha256 = hash_model(path)
+    except (ModelError, OSError) as error:
+        raise ClusterError(f"this machine lacks the model: {error}") from None
+    if sha256 != plan.model.sha256:
+        raise ClusterError(
+            f"this machine has another model as {model} ({sha256[:16]}, not "
+            f"{plan.model.sha256[:16]}): copy the same file to every machine."
+        )
+    return replace(plan, model=replace(plan.model, path=path))
+
+
+def report_of(record: dict[str, Any]) -> Report:
+    """The report that was written down of a slab."""
+    facts = {field.name: record[field.name] for field in fields(Report)}
+    for name in ("input_size", "output_size", "tile", "stride"):
+        facts[name] = Size(**facts[name])
+    facts["filled"] = tuple(Rect(**rect) for rect in facts["filled"])
+    facts["stages"] = {name: StageTime(**times) for name, times in facts["stages"].items()}
+    return Report(**facts)
+
+
+def _record(report: Report) -> dict[str, Any]:
+    return report.as_dict() | {"processor": processor_name(), "host": os.uname().nodename}

@@ -1,0 +1,232 @@
+"""A job in slabs as a whole: its plan, made once; its slabs' tasks; its parts, joined at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from srpipe.errors import InputError, JobError
+from srpipe.io.assembly import assemble_parts
+from srpipe.io.job_folder import lock_folder
+from srpipe.io.job_lock import LOCK_FILE, JobLock
+from srpipe.io.job_place import JobPlace, job_place
+from srpipe.io.job_record import read_record
+from srpipe.io.slabs_folder import SlabsFolder, read_done
+from srpipe.io.space import same_disk
+from srpipe.plan.fingerprint import fingerprint
+from srpipe.plan.job import Plan, chosen_engine
+from srpipe.plan.slabs import Cut, Slab, cut, slab_plan
+from srpipe.prepare import prepare
+from srpipe.run import software_versions
+from srpipe.runtime.events import ProgressCallback, Report
+from srpipe.settings import Settings
+from srpipe.slabs.monitor import SlabsMonitor
+from srpipe.slabs.task import SlabTask, report_of, run_slab
+from srpipe.stop import StopRequest
+
+logger = logging.getLogger(__name__)
+
+# Others may be measuring what the model runs best with, or looking whether they are needed.
+_PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A job in slabs."""
+
+    src: str
+    dst: str
+    """With options in brackets behind it."""
+    settings: Settings
+    plan: Plan
+    cut: Cut
+
+    @classmethod
+    def of(cls, src: str, dst: str, settings: Settings, plan: Plan, count: int) -> Whole:
+        """Cut a plan into slabs.
+
+        Args:
+            src: input of the request that the plan was made for.
+            dst: its output.
+            settings: its settings.
+            plan: of the whole.
+            count: how many slabs.
+
+        Raises:
+            SettingsError: the job has too few rows for so many.
+        """
+        beside = os.path.dirname(plan.output.path)
+        folder = plan.job_dir if os.path.isdir(plan.job_dir) else os.path.dirname(plan.job_dir)
+        whole = cut(plan, count, same_disk=same_disk(folder, beside))
+        return cls(src=src, dst=dst, settings=settings, plan=plan, cut=whole)
+
+    @property
+    def path(self) -> Path:
+        """Of the job folder."""
+        return Path(self.plan.job_dir)
+
+    def folder(self, lock: JobLock) -> SlabsFolder:
+        """The job folder."""
+        request = {
+            "src": os.path.abspath(self.src),
+            "dst": os.path.join(os.getcwd(), self.dst),
+            "settings": _as_json(self.settings),
+        }
+        facts = fingerprint(self.plan, software_versions())
+        return SlabsFolder(self.plan, facts, lock, self.cut, request)
+
+    def task(self, slab: Slab) -> SlabTask:
+        """What a machine needs to compute a slab."""
+        engine = chosen_engine(self.settings)
+        return SlabTask(
+            plan=slab_plan(self.plan, self.cut, slab, self.plan.job_dir, engine),
+            slab=slab,
+            count=len(self.cut.slabs),
+            model=self.settings.model,
+            versions=software_versions(),
+        )
+
+    def not_done(self) -> list[Slab]:
+        """The slabs whose parts are missing."""
+        return [slab for slab in self.cut.slabs if read_done(self.path, slab.index) is None]
+
+    def join(
+        self, folder: SlabsFolder, progress: ProgressCallback | None, begin_s: float,
+        stop: StopRequest, at_once: int, deliver: Callable[[object], None] | None = None,
+        *, there: bool = False,
+    ) -> Report:  # fmt: skip
+        """Put the output in place, from the parts of all slabs, and remove the job folder.
+
+        Args:
+            folder: of the job.
+            progress: told that the job is finished.
+            begin_s: when the request was made, monotonic clock.
+            stop: how it can be asked to stop; the same request goes on with it.
+            at_once: how many slabs were computed at the same time.
+            deliver: called when the output is in place.
+            there: the output is whole already, and only has to be put in place.
+
+        Raises:
+            JobError: parts are missing.
+            WriteError: the output cannot be written.
+            Interrupted: ``stop`` asked for it.
+        """
+        monitor = SlabsMonitor(self.plan, self.cut, self.path, progress, begin_s)
+        records = [read_done(self.path, slab.index) for slab in self.cut.slabs]
+        done = [record for record in records if record is not None]
+        if not there:
+            missing = [str(i + 1) for i, record in enumerate(records) if record is None]
+            if missing:
+                raise JobError(
+                    f"of the {len(records)} slabs of {self.plan.output.path} these are not done: "
+                    f"{', '.join(missing)}; 'srpipe status' tells how far they are."
+                )
+            _compare_processors(done)
+            partial = os.fspath(folder.partial_output)
+            assemble_parts(self.plan, self.cut, self.plan.job_dir, partial, stop, folder.beat)
+        folder.publish()
+        report = monitor.report([report_of(record) for record in done], at_once)
+        if deliver is not None:
+            deliver(report)
+        folder.remove()
+        monitor.tell("finished")
+        return report
+
+
+def _compare_processors(records: list[dict[str, Any]]) -> None:
+    kinds = sorted({str(record["processor"]) for record in records})
+    if len(kinds) > 1:
+        logger.warning(
+            "slabs were computed on different processors (%s): the last bits of some pixels may not be "
+            "those of one machine.",
+            ", ".join(kinds),
+        )
+
+
+def _as_json(settings: Settings) -> dict[str, Any]:
+    """What was asked for, without credentials."""
+    usual = {f.name: f.default for f in fields(Settings)}
+    asked = {k: v for k, v in asdict(settings).items() if v != usual[k]}
+    for name in ("model", "mask"):
+        if name in asked and os.path.exists(asked[name]):
+            asked[name] = os.path.abspath(asked[name])
+    for name in ("storage_options", "slab", "slabs", "address", "engine", "fresh"):
+        asked.pop(name, None)
+    return asked
+
+
+@contextmanager
+def locked(place: JobPlace, patience_s: float) -> Iterator[JobLock]:
+    """Hold the lock of a job folder; one that is new and has got no plan is removed."""
+    lock = lock_folder(place.folder, patience_s)
+    try:
+        yield lock
+    finally:
+        if place.folder.is_dir() and os.listdir(place.folder) == [LOCK_FILE]:
+            os.unlink(place.folder / LOCK_FILE)
+            os.rmdir(place.folder)
+        lock.release()
+
+
+def enhance_slab(
+    src: str, dst: str, settings: Settings, progress: ProgressCallback | None, stop: StopRequest
+) -> Report:
+    """Compute one slab of a job whose other slabs are computed elsewhere.
+
+    The first of them to begin plans for all.
+
+    Raises:
+        SrpipeError: as :func:`srpipe.enhance` does.
+    """
+    assert settings.slab is not None
+    number, count = settings.slab
+    with locked(job_place(dst, settings.job_dir), _PATIENCE_S) as lock:
+        whole = Whole.of(src, dst, settings, prepare(src, dst, settings), count)
+        whole.folder(lock).prepare()
+    return run_slab(whole.task(whole.cut.slabs[number - 1]), progress, stop)
+
+
+def assemble(
+    dst: str,
+    *,
+    job_dir: str | None = None,
+    progress: ProgressCallback | None = None,
+    stop: StopRequest | None = None,
+) -> Report:
+    """Join the slabs of a job, all of which are done, to its output.
+
+    Args:
+        dst: the output, as the slabs' requests name it.
+        job_dir: the job's folder, as they name it.
+        progress: called when it is finished.
+        stop: lets a signal handler or another thread ask it to stop.
+
+    Raises:
+        InputError: there is no job in slabs for ``dst``.
+        JobError: slabs are missing.
+        WriteError: the output cannot be written.
+    """
+    begin_s = time.monotonic()
+    place = job_place(dst, job_dir)
+    try:
+        request = read_record(place.folder)["request"]
+        count = len(read_record(place.folder)["slabs"])
+    except OSError:
+        raise InputError(f"there is no job for {place.shown} in {place.folder}.") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"the job in {place.folder} is not in slabs: repeat its command to go on with it."
+        ) from None
+    settings = Settings(**request["settings"] | {"job_dir": os.fspath(place.folder)})
+    with locked(place, _PATIENCE_S) as lock:
+        plan = prepare(request["src"], request["dst"], settings)
+        whole = Whole.of(request["src"], request["dst"], settings, plan, count)
+        folder = whole.folder(lock)
+        there = folder.prepare() is None
+        return whole.join(folder, progress, begin_s, stop or StopRequest(), 1, there=there)
