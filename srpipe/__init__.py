@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from srpipe.plan.image_info import ImageInfo
     from srpipe.plan.model_info import ModelInfo
     from srpipe.runtime.events import ProgressEvent, Report
+    from srpipe.slabs.whole import assemble
     from srpipe.stop import StopRequest
 
 __version__ = "0.1.0"
@@ -81,6 +82,7 @@ __all__ = [
     "StageError",
     "StopRequest",
     "WriteError",
+    "assemble",
     "bundled_models",
     "convert_model",
     "enhance",
@@ -126,6 +128,7 @@ _HOMES = {
     "StageError": "srpipe.errors",
     "StopRequest": "srpipe.stop",
     "WriteError": "srpipe.errors",
+    "assemble": "srpipe.slabs.whole",
     "bundled_models": "srpipe.models.zoo",
     "convert_model": "srpipe.models.convert",
     "enhance": "srpipe.api",

@@ -36,6 +36,7 @@ from srpipe.settings import (
     Transfer,
     ValueRange,
 )
+from srpipe.slabs.on_ray import enhance_on_ray
 from srpipe.slabs.whole import enhance_slab
 from srpipe.stop import StopRequest
 
@@ -256,8 +257,13 @@ def carry_out(
     if is_url(src) and started is None:
         find_model(settings.model)  # before anything is downloaded for it
     with local_ends(src, dst, settings, stop) as ends:
-        plan = prepare(ends.src, ends.dst, ends.settings, started)
-        report = run_job(plan, progress, begin_s, stop, warm, ends.deliver)
+        if settings.engine == "ray":
+            report = enhance_on_ray(
+                ends.src, ends.dst, ends.settings, progress, begin_s, stop, ends.deliver
+            )
+        else:
+            plan = prepare(ends.src, ends.dst, ends.settings, started)
+            report = run_job(plan, progress, begin_s, stop, warm, ends.deliver)
     return replace(report, input=ends.show(report.input), output=ends.show(report.output))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 
 
 class StopRequest:
@@ -23,6 +25,15 @@ class StopRequest:
     def request(self) -> None:
         """Ask the run to stop."""
         self.times += 1
+
+    @contextlib.contextmanager
+    def heeding(self) -> Iterator[None]:
+        """Say that somebody looks at this object, for as long as the block lasts."""
+        self.heeded = True
+        try:
+            yield
+        finally:
+            self.heeded = False
 
     @property
     def exit_code(self) -> int:

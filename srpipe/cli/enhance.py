@@ -22,10 +22,12 @@ from srpipe.settings import (
     ChannelOrder,
     ColorManagement,
     Edges,
+    Engine,
     OnError,
     Transfer,
     parse_bytes,
     parse_region,
+    parse_slab,
     parse_value_range,
 )
 
@@ -185,6 +187,17 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how far apart the values of such a tile may lie, of 255; default %(default)s",
     )
+    add("--engine", choices=get_args(Engine), default="auto",
+        help="serial, threads, local: how stages run here; ray: on the nodes of a Ray cluster; "
+        "default: by the number of tiles")  # fmt: skip
+    add("--address", metavar="HOST:PORT",
+        help="of the Ray cluster; default: the one that $RAY_ADDRESS names or that runs here, or else "
+        "this machine alone")  # fmt: skip
+    add("--slabs", type=auto_or_int, metavar="N|auto",
+        help="bands of rows that the nodes of a Ray cluster compute apart")  # fmt: skip
+    add("--slab", metavar="K/N",
+        help="compute the Kth of N slabs alone, for clusters without Ray; when all are done, "
+        "'srpipe assemble OUTPUT' makes OUTPUT of them")  # fmt: skip
     add("--job-dir", metavar="DIR", help="folder for the job's files; default OUTPUT.srpipe")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--fresh", action="store_true", help="start over, whatever the job folder holds")
@@ -251,6 +264,10 @@ def job_settings(options: argparse.Namespace) -> dict[str, Any]:
         "mask": options.mask,
         "skip_background": options.skip_background,
         "background_levels": options.background_levels,
+        "engine": options.engine,
+        "address": options.address,
+        "slabs": options.slabs,
+        "slab": None if options.slab is None else parse_slab(options.slab),
     }
 
 

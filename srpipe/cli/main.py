@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from srpipe import __version__
 from srpipe.cli import (
+    assemble,
     compare,
     convert,
     doctor,
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (
         enhance,
+        assemble,
         status,
         inspect,
         models,

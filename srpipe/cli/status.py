@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from srpipe.io.job_status import JobStatus, read_job_status
+from srpipe.io.job_status import JobStatus, SlabStatus, read_job_status
 from srpipe.io.space import format_bytes
 from srpipe.progress import format_seconds
 
@@ -44,12 +44,24 @@ def run(options: argparse.Namespace) -> int:
 def _describe(status: JobStatus) -> str:
     owner = f" ({status.owner})" if status.owner else ""
     share = status.tiles_done / status.tiles_total if status.tiles_total else 0
+    what = _WHAT_TO_DO[status.state]
+    if status.state == "interrupted" and {slab.state for slab in status.slabs} == {"done"}:
+        what = "is done in all its slabs: 'srpipe assemble', or its command, joins them"
     lines = [
-        f"{status.folder}: the job {_WHAT_TO_DO[status.state]}{owner}",
+        f"{status.folder}: the job {what}{owner}",
         f"  tiles done: {status.tiles_done} of {status.tiles_total} ({share:.0%})",
         f"  disk space: {format_bytes(status.folder_bytes)}",
     ]
     if status.checkpoint_age_s is not None:
         lines.append(f"  last checkpoint: {format_seconds(status.checkpoint_age_s)} ago")
+    lines += [_describe_slab(slab, len(status.slabs)) for slab in status.slabs]
     lines += [f"  {name}: {value}" for name, value in status.job.items()]
     return "\n".join(lines)
+
+
+def _describe_slab(slab: SlabStatus, count: int) -> str:
+    owner = f" ({slab.owner})" if slab.owner else ""
+    return (
+        f"  slab {slab.number} of {count}, rows {slab.top} to {slab.top + slab.height - 1}: "
+        f"{slab.state}{owner}, {slab.tiles_done} of {slab.tiles_total} tiles"
+    )

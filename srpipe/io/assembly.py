@@ -10,6 +10,7 @@ import numpy as np
 
 from srpipe.errors import Interrupted, WriteError
 from srpipe.io.finishing import add_metadata, finish_image, interpretation
+from srpipe.io.joined_tiff import join_tiffs
 from srpipe.io.output_place import sync_output
 from srpipe.io.savers import save_image
 from srpipe.io.source import carry_fields
@@ -51,8 +52,6 @@ def assemble_parts(
 
             join_zarrs(parts, path, plan.output, beat=look)
         else:
-            from srpipe.io.joined_tiff import join_tiffs
-
             join_tiffs(parts, path, beat=look)
             add_metadata(plan, path, carry_fields(plan.image, _nothing(plan), plan.output_factor))
         sync_output(Path(path))

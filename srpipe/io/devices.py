@@ -92,6 +92,12 @@ _AUTO_ORDER = ("cuda", "rocm", "cpu")
 _PACKAGES = sorted({kind.package for kind in _KINDS.values()})
 
 
+def is_numbered(name: str) -> bool:
+    """Whether a device, such as ``cuda`` or ``cuda:1``, is of a kind of which there can be several."""
+    kind = _KINDS.get(name.partition(":")[0])
+    return kind is not None and kind.numbered
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """One device, such as ``cpu`` or ``cuda:1``."""

@@ -123,6 +123,17 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def has_owner_elsewhere(folder: Path) -> bool:
+    """Whether another host has shown of late that it works there."""
+    owner = read_owner(folder)
+    if owner is None or owner.boot == _myself().boot:
+        return False
+    try:
+        return time.time() - (folder / LOCK_FILE).stat().st_mtime < _SILENCE_S
+    except OSError:
+        return False
+
+
 def _take(folder: Path, end_s: float) -> int:
     begin_s = time.monotonic()
     while True:

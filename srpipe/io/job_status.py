@@ -11,10 +11,35 @@ from typing import Any, Literal
 
 from srpipe.errors import InputError
 from srpipe.io.checkpoint import CHECKPOINT_FILES, load_checkpoints
-from srpipe.io.job_lock import LOCK_FILE, Owner, is_locked, read_owner
+from srpipe.io.job_lock import LOCK_FILE, Owner, has_owner_elsewhere, is_locked, read_owner
 from srpipe.io.job_place import job_place
-from srpipe.io.job_record import FINISHED_FILE, PLAN_FILE, is_finished_output, read_plan
+from srpipe.io.job_record import (
+    FINISHED_FILE,
+    PLAN_FILE,
+    is_finished_output,
+    read_plan,
+    read_record,
+)
+from srpipe.io.slabs_folder import read_done, tiles_done
 from srpipe.plan.fingerprint import Fingerprint, digest
+from srpipe.plan.slabs import slab_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlabStatus:
+    """One slab of a job in slabs."""
+
+    number: int
+    """From 1 on."""
+    top: int
+    """Its first row, input pixels."""
+    height: int
+    state: Literal["waiting", "running", "interrupted", "done"]
+    owner: Owner | None
+    """Who works on it, if that can be told here."""
+    tiles_done: int
+    """As of its last checkpoint."""
+    tiles_total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +60,8 @@ class JobStatus:
     """Disk space the folder takes."""
     job: Fingerprint
     """What decides the result: a request that differs in any of it starts another job."""
+    slabs: tuple[SlabStatus, ...] = ()
+    """Of a job in slabs."""
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as plain values, for JSON."""
@@ -66,8 +93,14 @@ def read_job_status(output: str, job_dir: str | None = None) -> JobStatus:
         damaged = True
     except OSError:
         pass  # a job that has not begun yet, or is being tidied up
+    slabs = _read_slabs(folder)
     columns, rows = facts.get("tiles", "0x0").split("x")
     tiles_done = max((c.next_tile for c in load_checkpoints(folder, digest(facts))), default=0)
+    tiles_total = int(columns) * int(rows)
+    if slabs:
+        running = running or any(slab.state == "running" for slab in slabs)
+        tiles_done = sum(slab.tiles_done for slab in slabs)
+        tiles_total = sum(slab.tiles_total for slab in slabs)
     finished = (folder / FINISHED_FILE).exists() and (
         is_finished_output(folder, path) or not (folder / PLAN_FILE).exists()
     )
@@ -79,10 +112,42 @@ def read_job_status(output: str, job_dir: str | None = None) -> JobStatus:
         state="running" if running else interrupted,
         owner=read_owner(folder) if running else None,
         tiles_done=tiles_done,
-        tiles_total=int(columns) * int(rows),
+        tiles_total=tiles_total,
         checkpoint_age_s=_checkpoint_age_s(folder),
         folder_bytes=_folder_bytes(folder),
         job=facts,
+        slabs=slabs,
+    )
+
+
+def _read_slabs(folder: Path) -> tuple[SlabStatus, ...]:
+    try:
+        record = read_record(folder)
+        frame, slabs = record["plan"]["frame"], record["slabs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    top_px = frame["top"] + frame["crop"]["top"]
+    return tuple(_read_slab(folder, slab, top_px) for slab in slabs)
+
+
+def _read_slab(folder: Path, slab: dict[str, Any], top_px: int) -> SlabStatus:
+    index, own = int(slab["index"]), folder / slab_name(int(slab["index"]))
+    tiles = tiles_done(folder, index)
+    state: Literal["waiting", "running", "interrupted", "done"] = "waiting"
+    if read_done(folder, index) is not None:
+        state = "done"
+    elif is_locked(own) or has_owner_elsewhere(own):
+        state = "running"
+    elif own.is_dir():
+        state = "interrupted"
+    return SlabStatus(
+        number=index + 1,
+        top=top_px + int(slab["top_px"]),
+        height=int(slab["height_px"]),
+        state=state,
+        owner=read_owner(own) if state == "running" else None,
+        tiles_done=tiles,
+        tiles_total=int(slab["n_tiles"]),
     )
 
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
                16: 8, 17: 8, 18: 8}  # fmt: skip
 # How numbers within a value lie: a fraction is two of them.
-_NUMBER_BYTES = _TYPE_BYTES | {5: 4, 10: 4}
+_NUMBER_BYTES = TYPE_BYTES | {5: 4, 10: 4}
 _LONG, _IFD8 = 4, 18
 _POINTERS = (34665, 34853, 40965)
 # Damaged counts must not be believed.
@@ -39,7 +39,9 @@ class Tag:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
+    """An entry of a directory, as its file has it."""
+
     number: int
     kind: int
     count: int
@@ -47,7 +49,7 @@ class _Entry:
     """The value, or where it is, as the file has it."""
 
 
-class _Form:
+class Form:
     """How a file writes its directories: byte order, and the width of numbers."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -58,64 +60,88 @@ class _Form:
         self.offset, self.count = (f"{self.order}{c}" for c in (("Q", "Q") if big else ("I", "H")))
         self.entry = f"{self.order}HHQ8s" if big else f"{self.order}HHI4s"
         self.field_bytes = 8 if big else 4
+        self.header_bytes = 16 if big else 8
 
     def unpack(self, form: str, file: BinaryIO) -> int:
+        """The next number of a file."""
         (value,) = struct.unpack(form, file.read(struct.calcsize(form)))
         return int(value)
 
-    def first_directory(self, file: BinaryIO) -> tuple[list[_Entry], int]:
+    def first_directory(self, file: BinaryIO) -> tuple[list[Entry], int]:
         """Its entries, and where the next directory is."""
-        file.seek(self.header_offset)
-        return self.directory(file, self.unpack(self.offset, file))
+        return self.directory(file, self.first_place(file))
 
-    def directory(self, file: BinaryIO, offset: int) -> tuple[list[_Entry], int]:
+    def first_place(self, file: BinaryIO) -> int:
+        """Where the first directory is."""
+        file.seek(self.header_offset)
+        return self.unpack(self.offset, file)
+
+    def directory(self, file: BinaryIO, offset: int) -> tuple[list[Entry], int]:
         """The entries of the directory there, and where the next one is."""
         file.seek(offset)
         n = self.unpack(self.count, file)
         if n > _MAX_ENTRIES:
             raise ValueError
         table = file.read(n * struct.calcsize(self.entry))
-        entries = [_Entry(*values) for values in struct.iter_unpack(self.entry, table)]
+        entries = [Entry(*values) for values in struct.iter_unpack(self.entry, table)]
         return entries, self.unpack(self.offset, file)
 
-    def data(self, entry: _Entry, file: BinaryIO) -> bytes:
+    def data(self, entry: Entry, file: BinaryIO) -> bytes:
         """An entry's values, little-endian."""
-        size = _TYPE_BYTES[entry.kind]
-        n_bytes = size * entry.count
-        if n_bytes > _MAX_BYTES:
+        data = self.value(entry, file, _MAX_BYTES)
+        return data if self.order == "<" else _swapped(data, _NUMBER_BYTES[entry.kind])
+
+    def value(self, entry: Entry, file: BinaryIO, most_bytes: int | None = None) -> bytes:
+        """An entry's values, as the file has them.
+
+        Raises:
+            ValueError: they end early, or are more than ``most_bytes``.
+        """
+        n_bytes = TYPE_BYTES[entry.kind] * entry.count
+        if most_bytes is not None and n_bytes > most_bytes:
             raise ValueError
         if n_bytes <= self.field_bytes:
             data = entry.field[:n_bytes]
         else:
-            file.seek(struct.unpack(self.offset, entry.field)[0])
+            file.seek(self.value_place(entry))
             data = file.read(n_bytes)
         if len(data) < n_bytes:
             raise ValueError
-        return data if self.order == "<" else _swapped(data, _NUMBER_BYTES[entry.kind])
+        return data
 
-    def write(self, tag: Tag, file: BinaryIO) -> _Entry:
+    def value_place(self, entry: Entry) -> int:
+        """Where the values of an entry are that do not fit into it."""
+        return int(struct.unpack(self.offset, entry.field)[0])
+
+    def write(self, tag: Tag, file: BinaryIO) -> Entry:
         """Write a tag's values at the end of a file, if they need a place of their own."""
         if tag.directory:
             entries = [self.write(inner, file) for inner in tag.directory]
             offset = struct.pack(self.offset, self.write_directory(entries, 0, file))
-            return _Entry(tag.number, _IFD8 if self.field_bytes == 8 else _LONG, 1, offset)
+            return Entry(tag.number, _IFD8 if self.field_bytes == 8 else _LONG, 1, offset)
         number_bytes = _NUMBER_BYTES[tag.kind]
         data = tag.data if self.order == "<" else _swapped(tag.data, number_bytes)
         field = data.ljust(self.field_bytes, b"\0")
         if len(data) > self.field_bytes:
             field = struct.pack(self.offset, _end(file))
             file.write(data)
-        return _Entry(tag.number, tag.kind, tag.count, field)
+        return Entry(tag.number, tag.kind, tag.count, field)
 
-    def write_directory(self, entries: list[_Entry], following: int, file: BinaryIO) -> int:
+    def write_directory(self, entries: list[Entry], following: int, file: BinaryIO) -> int:
         """Write a directory at the end of a file; returns where it is."""
         place = _end(file)
         struct.pack(self.offset, place)  # that it can be told comes before it is written
-        file.write(struct.pack(self.count, len(entries)))
-        for e in sorted(entries, key=lambda entry: entry.number):
-            file.write(struct.pack(self.entry, e.number, e.kind, e.count, e.field))
-        file.write(struct.pack(self.offset, following))
+        file.write(self.pack_directory(entries, following))
         return place
+
+    def pack_directory(self, entries: list[Entry], following: int) -> bytes:
+        """A directory, and where the next one is."""
+        packed = [
+            struct.pack(self.entry, e.number, e.kind, e.count, e.field)
+            for e in sorted(entries, key=lambda entry: entry.number)
+        ]
+        end = struct.pack(self.offset, following)
+        return b"".join([struct.pack(self.count, len(entries)), *packed, end])
 
 
 def _swapped(data: bytes, size: int) -> bytes:
@@ -134,7 +160,7 @@ def read_tags(
             yet another one.
     """
     try:
-        form = _Form(file)
+        form = Form(file)
         entries, _ = form.first_directory(file)
         by_number = {entry.number: entry for entry in entries}
         found = [
@@ -169,7 +195,7 @@ def add_tags(path: str | os.PathLike[str], tags: tuple[Tag, ...]) -> None:
     if not tags:
         return
     with open(path, "r+b") as file:
-        form = _Form(file)
+        form = Form(file)
         entries, following = form.first_directory(file)
         numbers = {tag.number for tag in tags}
         entries = [entry for entry in entries if entry.number not in numbers]

@@ -37,6 +37,8 @@ _TIFF_OPTIONS = {
     "strip", "tile", "tile_height", "tile_width",
 }  # fmt: skip
 _TIFF_TILE_PX = 128
+_BUFFERED = 3
+_PIXELS: tuple[Part, str, str] = ("pixels", ".raw", "")
 _ZARR_CHUNK_PX = 256
 
 
@@ -100,16 +102,16 @@ def cut(plan: Plan, count: int, *, same_disk: bool = True) -> Cut:
         SettingsError: the job has too few rows for so many.
     """
     part, suffix, options, step_px = _part(plan, count, same_disk=same_disk)
-    height_px, y = plan.frame.crop.height, plan.grid.y
-    multiple_px = step_px // math.gcd(step_px, plan.scale)
-    lines = [0]
-    for k in range(1, count):
-        row_px = y.starts_px[k * y.n_tiles // count] - plan.frame.crop.top
-        lines.append(row_px // multiple_px * multiple_px)
-    lines.append(height_px)
+    lines = _lines(plan, count, step_px)
+    last_px = (lines[-1] - lines[-2]) * plan.scale
+    if suffix == ".tif" and last_px < _BUFFERED * step_px and last_px % step_px:
+        # What fills libvips' last row of tiles up is what it has in its buffers of rows before.
+        part, suffix, options = _PIXELS
+        lines = _lines(plan, count, 1)
     if any(below <= above for above, below in itertools.pairwise(lines)):
         raise SettingsError(
-            f"{plan.image.path} has {y.n_tiles} rows of tiles, too few for {count} slabs: use fewer."
+            f"{plan.image.path} has {plan.grid.y.n_tiles} rows of tiles, too few for {count} slabs: "
+            "use fewer."
         )
     return Cut(
         tuple(
@@ -120,6 +122,20 @@ def cut(plan: Plan, count: int, *, same_disk: bool = True) -> Cut:
         suffix,
         options,
     )
+
+
+def _lines(plan: Plan, count: int, step_px: int) -> list[int]:
+    """Where slabs begin, and the last ends, from the job's first row on, input pixels.
+
+    Args:
+        plan: of the whole.
+        count: of the slabs.
+        step_px: output rows of a part are a multiple of it.
+    """
+    y, crop = plan.grid.y, plan.frame.crop
+    multiple_px = step_px // math.gcd(step_px, plan.scale)
+    rows_px = [y.starts_px[k * y.n_tiles // count] - crop.top for k in range(1, count)]
+    return [0, *(row_px // multiple_px * multiple_px for row_px in rows_px), crop.height]
 
 
 def _slab(plan: Plan, index: int, top_px: int, height_px: int) -> Slab:
@@ -154,7 +170,7 @@ def _part(plan: Plan, count: int, *, same_disk: bool) -> tuple[Part, str, str, i
         return (
             "encoded", ".zarr", ",".join([*kept, f"levels={levels}"]), chunk_px << (levels - 1),
         )  # fmt: skip
-    return "pixels", ".raw", "", 1
+    return *_PIXELS, 1
 
 
 def _is_tiled(options: dict[str, str]) -> bool:

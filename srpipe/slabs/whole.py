@@ -81,6 +81,10 @@ class Whole:
         facts = fingerprint(self.plan, software_versions())
         return SlabsFolder(self.plan, facts, lock, self.cut, request)
 
+    def monitor(self, progress: ProgressCallback | None, begin_s: float) -> SlabsMonitor:
+        """What tells of the job, which was asked for at ``begin_s`` on the monotonic clock."""
+        return SlabsMonitor(self.plan, self.cut, self.path, progress, begin_s)
+
     def task(self, slab: Slab) -> SlabTask:
         """What a machine needs to compute a slab."""
         engine = chosen_engine(self.settings)
@@ -97,16 +101,20 @@ class Whole:
         return [slab for slab in self.cut.slabs if read_done(self.path, slab.index) is None]
 
     def join(
-        self, folder: SlabsFolder, progress: ProgressCallback | None, begin_s: float,
-        stop: StopRequest, at_once: int, deliver: Callable[[object], None] | None = None,
-        *, there: bool = False,
-    ) -> Report:  # fmt: skip
+        self,
+        folder: SlabsFolder,
+        monitor: SlabsMonitor,
+        stop: StopRequest,
+        at_once: int,
+        deliver: Callable[[object], None] | None = None,
+        *,
+        there: bool = False,
+    ) -> Report:
         """Put the output in place, from the parts of all slabs, and remove the job folder.
 
         Args:
             folder: of the job.
-            progress: told that the job is finished.
-            begin_s: when the request was made, monotonic clock.
+            monitor: of the job.
             stop: how it can be asked to stop; the same request goes on with it.
             at_once: how many slabs were computed at the same time.
             deliver: called when the output is in place.
@@ -117,7 +125,6 @@ class Whole:
             WriteError: the output cannot be written.
             Interrupted: ``stop`` asked for it.
         """
-        monitor = SlabsMonitor(self.plan, self.cut, self.path, progress, begin_s)
         records = [read_done(self.path, slab.index) for slab in self.cut.slabs]
         done = [record for record in records if record is not None]
         if not there:
@@ -224,9 +231,12 @@ def assemble(
             f"the job in {place.folder} is not in slabs: repeat its command to go on with it."
         ) from None
     settings = Settings(**request["settings"] | {"job_dir": os.fspath(place.folder)})
+    stop = stop or StopRequest()
     with locked(place, _PATIENCE_S) as lock:
         plan = prepare(request["src"], request["dst"], settings)
         whole = Whole.of(request["src"], request["dst"], settings, plan, count)
         folder = whole.folder(lock)
         there = folder.prepare() is None
-        return whole.join(folder, progress, begin_s, stop or StopRequest(), 1, there=there)
+        monitor = whole.monitor(progress, begin_s)
+        with stop.heeding():
+            return whole.join(folder, monitor, stop, 1, there=there)

@@ -1,0 +1,367 @@
+"""Runs functions on the nodes of a Ray cluster: Ray places them, and repeats what a lost node had.
+
+What travels is small: plans, and reports. Functions are found by name, so that each node runs its own
+copy of the code, and it is checked that all copies are the same. A slot is what one call holds of a
+node: so many processors, and so many GPUs.
+
+A call is asked to stop by Ray's cancellation, which reaches the main thread of its process as SIGINT:
+functions that run for long turn that into a request to stop (:func:`stop_on_interrupt`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from srpipe.errors import ClusterError, SrpipeError
+from srpipe.stop import StopRequest
+
+logger = logging.getLogger(__name__)
+
+# All that may be wrong with a cluster is known within half a minute.
+_REACH_S = 5.0
+_CONNECT_S = 20.0
+_ANSWER_S = 20.0
+_LOOK_S = 0.5
+# Nodes of preemptible machines come and go; a slab goes on from its checkpoint each time.
+_MAX_RETRIES = 20
+# What a stopped call may take: its batches in flight, and a last checkpoint.
+_STOP_S = 8.0
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_SETTINGS_FRAME = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What one call holds of a node."""
+
+    cpus: int
+    gpus: int = 0
+
+    def __str__(self) -> str:
+        gpus = f" and {self.gpus} GPU{'s' if self.gpus > 1 else ''}" if self.gpus else ""
+        return f"{self.cpus} processor{'s' if self.cpus > 1 else ''}{gpus}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the cluster."""
+
+    id: str
+    name: str
+    cpus: int
+    gpus: int
+
+    def slots(self, slot: Slot) -> int:
+        """How many calls it has room for."""
+        fit = [self.cpus // slot.cpus] if slot.cpus else []
+        fit += [self.gpus // slot.gpus] if slot.gpus else []
+        return min(fit, default=0)
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[Cluster]:
+    """A cluster, for as long as the block lasts; a connection that was there before is left alone.
+
+    Args:
+        address: ``host:port``, or ``auto``; None: what this process is connected to, what
+            ``$RAY_ADDRESS`` names or runs here, or else a new cluster of this machine alone.
+
+    Raises:
+        ClusterError: Ray is not installed, or the cluster cannot be reached.
+    """
+    try:
+        ray = importlib.import_module("ray")
+    except ImportError:
+        raise ClusterError(
+            "the engine ray needs a package that is not installed: pip install 'srpipe[ray]'."
+        ) from None
+    if ray.is_initialized():
+        yield Cluster(ray)
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    with tempfile.TemporaryDirectory(prefix="srpipe-ray-") as folder:
+        _connect(ray, address, folder)
+        try:
+            yield Cluster(ray)
+        finally:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None, folder: str) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address not in (None, "auto", "local"):
+        assert address is not None
+        _check_reachable(address)
+    failures: list[BaseException] = []
+
+    def connect() -> None:
+        try:
+            if address not in (None, "local"):
+                ray.init(address=address, **quiet)
+                return
+            try:
+                if address == "local":
+                    raise ConnectionError
+                ray.init(address="auto", **quiet)
+            except ConnectionError:
+                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+                ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
+        except BaseException as error:
+            failures.append(error)
+
+    # Ray waits for ever for a cluster that does not answer.
+    thread = threading.Thread(target=connect, name="srpipe-ray", daemon=True)
+    thread.start()
+    thread.join(_CONNECT_S if address not in (None, "local") else None)
+    if thread.is_alive():
+        raise ClusterError(
+            f"the Ray cluster at {address} did not answer within {_CONNECT_S:.0f} seconds: check the "
+            "address ('ray status' on the head node shows it), and that the cluster runs."
+        )
+    if failures:
+        if isinstance(failures[0], KeyboardInterrupt):
+            raise failures[0]
+        raise ClusterError(
+            f"the Ray cluster at {address or 'this machine'} cannot be used: {_first_line(failures[0])}"
+        )
+
+
+def _check_reachable(address: str) -> None:
+    """Ask whether something at ``host:port`` speaks Ray's protocol, HTTP/2.
+
+    Raises:
+        ClusterError: nothing does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise ClusterError(f"the address {address!r} must be a host and a port: host:6379.")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _REACH_S) as connection:
+            connection.sendall(_HTTP2_PREFACE)
+            answer = connection.recv(9)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ClusterError(
+            f"no Ray cluster can be reached at {address} ({why}): check the address ('ray status' on "
+            "the head node shows it), the firewall, and that the cluster runs."
+        ) from None
+    if len(answer) < 4 or answer[3] != _SETTINGS_FRAME:
+        raise ClusterError(
+            f"what answers at {address} is no Ray cluster: check the port, which is 6379 by default."
+        )
+
+
+class Cluster:
+    """The nodes of a Ray cluster, and calls of functions there."""
+
+    def __init__(self, ray: Any) -> None:
+        """Look at the cluster that ``ray`` is connected to."""
+        self._ray = ray
+        self.nodes = [
+            Node(
+                node["NodeID"],
+                node["NodeManagerHostname"],
+                int(node["Resources"].get("CPU", 0)),
+                int(node["Resources"].get("GPU", 0)),
+            )
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+
+    def check_room(self, slot: Slot) -> list[Node]:
+        """The nodes that have room for a call.
+
+        Raises:
+            ClusterError: none has.
+        """
+        able = [node for node in self.nodes if node.slots(slot)]
+        if not able:
+            there = "; ".join(f"{node.name}: {Slot(node.cpus, node.gpus)}" for node in self.nodes)
+            raise ClusterError(
+                f"a slab needs {slot} on one node, and no node of the cluster has them ({there}): ask "
+                "for fewer with --threads, --workers or --device, or add nodes."
+            )
+        return able
+
+    def ask(
+        self, nodes: Sequence[Node], function: Callable[..., Any], *arguments: Any
+    ) -> list[Any]:
+        """Call a quick function on each of the nodes, whatever else they do.
+
+        Returns:
+            What it returned, in the nodes' order.
+
+        Raises:
+            ClusterError: a node cannot run it, or does not answer in time.
+            SrpipeError: it raised this.
+        """
+        affinity = importlib.import_module("ray.util.scheduling_strategies")
+        remote = self._ray.remote(num_cpus=0, max_retries=0)(_call)
+        references = []
+        for node in nodes:
+            here = affinity.NodeAffinitySchedulingStrategy(node.id, soft=False)
+            task = remote.options(scheduling_strategy=here)
+            references.append(task.remote(_name(function), arguments))
+        end_s = time.monotonic() + _ANSWER_S
+        answers = []
+        try:
+            for node, reference in zip(nodes, references, strict=True):
+                answers.append(self._answer(node, reference, max(0.1, end_s - time.monotonic())))
+        finally:
+            for reference in references[len(answers) :]:
+                self._ray.cancel(reference, force=True)
+        return answers
+
+    def _answer(self, node: Node, reference: Any, patience_s: float) -> Any:
+        try:
+            answer: _Answer = self._ray.get(reference, timeout=patience_s)
+        except self._ray.exceptions.GetTimeoutError:
+            raise ClusterError(
+                f"node {node.name} did not answer within {_ANSWER_S:.0f} seconds: see to it, or "
+                "take it out of the cluster."
+            ) from None
+        except self._ray.exceptions.RayError as error:
+            raise ClusterError(
+                f"node {node.name} cannot run srpipe ({_first_line(error)}): install the same version "
+                "of it there, in the Python that Ray uses."
+            ) from None
+        if isinstance(answer.value, SrpipeError):
+            raise answer.value
+        return answer.value
+
+    def call_all(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], slot: Slot,
+        stop: StopRequest, look: Callable[[], None] = lambda: None, names: Sequence[str] = (),
+    ) -> Generator[tuple[int, Any], None, None]:  # fmt: skip
+        """Call a function once for each tuple of arguments, as slots are free.
+
+        Args:
+            function: may be called again for the same arguments where a node or a process is lost.
+            calls: its arguments.
+            slot: what a call holds of a node.
+            stop: once it is asked, no call is begun; those under way are asked to stop.
+            look: called twice a second.
+            names: of the calls, for what they log.
+
+        Yields:
+            The number of a call and what it returned, or the error it raised, as they end. Where
+            ``stop`` was asked, only those that ended in time. Where the iterator is given up, calls
+            under way are asked to stop and waited for.
+        """
+        remote = self._ray.remote(
+            num_cpus=slot.cpus, num_gpus=slot.gpus, max_retries=_MAX_RETRIES,
+            scheduling_strategy="SPREAD",
+        )(_call)  # fmt: skip
+        pending = {
+            remote.remote(_name(function), arguments): number
+            for number, arguments in enumerate(calls)
+        }
+        end_s: float | None = None
+        try:
+            while pending and (end_s is None or time.monotonic() < end_s):
+                if stop.times and end_s is None:
+                    end_s = self._cancel(pending)
+                ready, _ = self._ray.wait(list(pending), num_returns=1, timeout=_LOOK_S)
+                look()
+                for reference in ready:
+                    number = pending.pop(reference)
+                    try:
+                        answer: _Answer = self._ray.get(reference)
+                        _log_again(answer, names[number] if names else "")
+                        yield number, answer.value
+                    except self._ray.exceptions.TaskCancelledError:
+                        pass
+                    except self._ray.exceptions.RayError as error:
+                        yield number, ClusterError(f"Ray gave it up ({_first_line(error)}).")
+        finally:
+            if pending:
+                end_s = end_s or self._cancel(pending)
+                rest_s = max(0.1, end_s - time.monotonic())
+                self._ray.wait(list(pending), num_returns=len(pending), timeout=rest_s)
+                for reference in pending:
+                    self._ray.cancel(reference, force=True)
+
+    def _cancel(self, pending: dict[Any, int]) -> float:
+        for reference in pending:
+            self._ray.cancel(reference, force=False)
+        return time.monotonic() + _STOP_S
+
+
+@contextlib.contextmanager
+def stop_on_interrupt() -> Iterator[StopRequest]:
+    """A request to stop that is made when Ray cancels the call."""
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: stop.request())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _name(function: Callable[..., Any]) -> tuple[str, str]:
+    return function.__module__, function.__qualname__
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a call came to."""
+
+    value: Any
+    """What it returned, or what srpipe raised on purpose, which Ray would wrap."""
+    said: tuple[tuple[int, str], ...]
+    """Level and text of what it logged."""
+
+
+class _Ear(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append((record.levelno, record.getMessage()))
+
+
+def _call(name: tuple[str, str], arguments: tuple[Any, ...]) -> _Answer:
+    """Call a function by its name, on a node."""
+    module, function = name
+    ear, of_all = _Ear(), logging.getLogger("srpipe")
+    of_all.addHandler(ear)
+    of_all.setLevel(logging.INFO)
+    try:
+        value = getattr(importlib.import_module(module), function)(*arguments)
+    except SrpipeError as error:
+        value = error
+    finally:
+        of_all.removeHandler(ear)
+    return _Answer(value, tuple(ear.said))
+
+
+def _log_again(answer: _Answer, name: str) -> None:
+    """Log here what a call logged on its node; all of it, if it failed."""
+    for level, text in answer.said:
+        if isinstance(answer.value, SrpipeError):
+            level = max(level, logging.WARNING)
+        logger.log(level, "%s%s", f"{name}: " if name else "", text)
+
+
+def _first_line(error: BaseException) -> str:
+    """What a person needs of an error that Ray may have wrapped in its traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if line.split(":")[0].endswith("Error")]
+    return (named or lines or [type(error).__name__])[-1 if named else 0].rstrip(".")
