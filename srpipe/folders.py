@@ -21,11 +21,14 @@ from srpipe.io.identity import identify_file
 from srpipe.manifest import FileOutcome, Manifest, Status, written
 from srpipe.plan.output import FORMATS
 from srpipe.plan.url import is_url, redact_url
+from srpipe.ray_enhancer import RayEnhancer
 from srpipe.run import software_versions
-from srpipe.settings import DEFAULT_MODEL
+from srpipe.settings import DEFAULT_MODEL, Settings
 from srpipe.stop import StopRequest
 
 logger = logging.getLogger(__name__)
+
+AnyEnhancer = Enhancer | RayEnhancer
 
 MANIFEST_FILE = "srpipe-manifest.jsonl"
 DEFAULT_NAME = "{stem}{suffix}"
@@ -166,7 +169,8 @@ def enhance_folder(
         src_dir: the inputs' folder.
         dst_dir: the outputs'; made where it is not there.
         globs, name: see :func:`find_pairs`.
-        at_once: images under way; None: two, and one more for every eight cores.
+        at_once: images under way; None: two, and one more for every eight cores; on a Ray cluster, as
+            many as there is room for.
         manifest: where outcomes are written down; None: ``dst_dir/srpipe-manifest.jsonl``.
         stop: lets a signal handler or another thread ask it to stop.
         model: a bundled model's name, or the path of an .onnx file.
@@ -201,19 +205,32 @@ def enhance_pairs(
         dst_dir: the manifest's folder, where it has no place of its own.
         at_once, manifest, stop, model, settings: see :func:`enhance_folder`.
     """
-    if settings.get("job_dir") is not None:
-        raise SettingsError("job_dir is for one image: leave it out for a folder.")
-    at_once = images_at_once(at_once)
+    for name in ("job_dir", "slab", "slabs"):
+        if settings.get(name) is not None:
+            raise SettingsError(f"{name} is for one image: leave it out for a folder.")
+    on_ray = settings.get("engine") == "ray"
+    at_once = at_once if on_ray and at_once is None else images_at_once(at_once)
     try:
         os.makedirs(dst_dir, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder {dst_dir} cannot be made ({error.strerror}).") from None
     log = Manifest(Path(manifest) if manifest is not None else Path(dst_dir, MANIFEST_FILE))
-    return _run(pairs, Enhancer(model, **settings), log, at_once, stop or StopRequest())
+    enhancer: AnyEnhancer
+    if on_ray and pairs:
+        asked = Settings(model=os.fspath(model), **settings)
+        enhancer = RayEnhancer(asked, os.fspath(pairs[0].src.absolute()), os.path.abspath(dst_dir))
+        at_once = at_once or enhancer.at_once
+    else:
+        enhancer = Enhancer(model, **settings)
+    return _run(pairs, enhancer, log, images_at_once(at_once), stop or StopRequest())
 
 
 def _run(
-    pairs: Sequence[Pair], enhancer: Enhancer, manifest: Manifest, at_once: int, stop: StopRequest
+    pairs: Sequence[Pair],
+    enhancer: AnyEnhancer,
+    manifest: Manifest,
+    at_once: int,
+    stop: StopRequest,
 ) -> Iterator[FileOutcome]:
     def run(pair: Pair) -> FileOutcome:
         outcome = _enhance(pair, enhancer, manifest, stop)
@@ -229,7 +246,9 @@ def _run(
         yield from run_at_once((partial(run, pair) for pair in pairs), at_once, stop)
 
 
-def _enhance(pair: Pair, enhancer: Enhancer, manifest: Manifest, stop: StopRequest) -> FileOutcome:
+def _enhance(
+    pair: Pair, enhancer: AnyEnhancer, manifest: Manifest, stop: StopRequest
+) -> FileOutcome:
     begin_s = time.monotonic()
     file, output = os.fspath(pair.src.absolute()), os.fspath(pair.dst.absolute())
     request, error = "", None
@@ -270,7 +289,7 @@ def _enhance(pair: Pair, enhancer: Enhancer, manifest: Manifest, stop: StopReque
     )
 
 
-def _request(file: str, enhancer: Enhancer) -> str:
+def _request(file: str, enhancer: AnyEnhancer) -> str:
     """Digest of all that decides an output's bytes, but for its place.
 
     Raises:

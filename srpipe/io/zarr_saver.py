@@ -7,6 +7,7 @@ every level keeps only the rows of one row of chunks.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from srpipe.plan.output import OutputSpec
 
 DEFAULT_CHUNK_PX = 256
 _CHUNKS_PX = range(64, 4097, 2)
+_LEVELS = range(1, 33)
 _COMPRESSIONS = ("blosc", "gzip", "none")
 _DTYPES = {"uchar": "uint8", "ushort": "uint16"}
 _RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
@@ -34,10 +36,12 @@ class ZarrOptions:
     chunk_px: int = DEFAULT_CHUNK_PX
     """Side of a chunk; all bands are in it."""
     compression: str = "blosc"
+    levels: int | None = None
+    """How many there are, each half as large as the one before; None: until one chunk is enough."""
 
     @classmethod
     def parse(cls, spec: OutputSpec) -> ZarrOptions:
-        """Read ``chunk=512,compression=gzip``.
+        """Read ``chunk=512,compression=gzip,levels=3``.
 
         Raises:
             OutputError: an option is unknown or out of range.
@@ -55,12 +59,18 @@ class ZarrOptions:
                 f"{spec.path} cannot have the compression {compression!r}: use one of "
                 f"{', '.join(_COMPRESSIONS)}."
             )
+        levels = options.pop("levels", None)
+        if levels is not None and (not levels.isdecimal() or int(levels) not in _LEVELS):
+            raise OutputError(
+                f"{spec.path} cannot have {levels!r} levels: use a number from {_LEVELS[0]} to "
+                f"{_LEVELS[-1]}."
+            )
         if options:
             raise OutputError(
                 f"{spec.path} cannot be written with the option {next(iter(options))!r}: Zarr takes "
-                "chunk and compression."
+                "chunk, compression and levels."
             )
-        return cls(int(chunk), compression)
+        return cls(int(chunk), compression, None if levels is None else int(levels))
 
 
 def save_zarr(image: Any, spec: OutputSpec, path: str) -> None:
@@ -125,31 +135,10 @@ class ZarrPyramid:
             OutputError: the package is missing.
             OSError: the folder cannot be written.
         """
-        try:
-            import zarr
-        except ImportError:
-            raise OutputError(
-                "writing .zarr needs a package that is not installed: pip install 'srpipe[zarr]'."
-            ) from None
         self._row_bytes = size.width * bands * np.dtype(dtype).itemsize
         self._left_over = b""
-        sizes = _level_sizes(size, options.chunk_px)
-        group = zarr.open_group(path, mode="w", zarr_format=3)
-        self._levels: list[_Level] = []
-        for level, level_size in enumerate(sizes):
-            array = group.create_array(
-                str(level),
-                shape=(bands, level_size.height, level_size.width),
-                chunks=(bands, options.chunk_px, options.chunk_px),
-                dtype=dtype,
-                compressors=_compressors(options.compression),
-                dimension_names=("c", "y", "x"),
-                fill_value=0,
-            )
-            self._levels.append(_Level(array, options.chunk_px))
-        for above, below in zip(self._levels, self._levels[1:], strict=False):
-            above.below = below
-        group.attrs.update(ome_metadata(len(sizes), bands, colours, np.iinfo(dtype).max))
+        arrays = create_arrays(path, size, bands, dtype, options, colours)
+        self._levels = chain([Level(array, options.chunk_px) for array in arrays])
 
     def write(self, data: bytes) -> None:
         """Take the next bytes of the image, rows of pixels, in pieces of any length.
@@ -174,7 +163,67 @@ class ZarrPyramid:
             raise OSError("the image ended early")
 
 
-class _Level:
+def create_arrays(
+    path: str, size: Size, bands: int, dtype: str, options: ZarrOptions, colours: int
+) -> list[Any]:
+    """Make a Zarr with its metadata, in place of any that is there.
+
+    Args:
+        path: of the folder.
+        size: of the image, pixels.
+        bands: of the image.
+        dtype: uint8 or uint16.
+        options: chunks, compression and levels.
+        colours: bands without alpha; 1 and 3 are told to viewers.
+
+    Returns:
+        The arrays of all levels, (bands, height, width), the largest first.
+
+    Raises:
+        OutputError: the package is missing.
+        OSError: the folder cannot be written.
+    """
+    sizes = _level_sizes(size, options)
+    group = zarr_package().open_group(path, mode="w", zarr_format=3)
+    arrays = [
+        group.create_array(
+            str(level),
+            shape=(bands, level_size.height, level_size.width),
+            chunks=(bands, options.chunk_px, options.chunk_px),
+            dtype=dtype,
+            compressors=_compressors(options.compression),
+            dimension_names=("c", "y", "x"),
+            fill_value=0,
+        )
+        for level, level_size in enumerate(sizes)
+    ]
+    group.attrs.update(ome_metadata(len(sizes), bands, colours, np.iinfo(dtype).max))
+    return arrays
+
+
+def zarr_package() -> Any:
+    """The package that writes Zarr.
+
+    Raises:
+        OutputError: it is missing.
+    """
+    try:
+        import zarr
+    except ImportError:
+        raise OutputError(
+            "writing .zarr needs a package that is not installed: pip install 'srpipe[zarr]'."
+        ) from None
+    return zarr
+
+
+def chain(levels: list[Level]) -> list[Level]:
+    """Levels each of which is made of the one before it."""
+    for above, below in itertools.pairwise(levels):
+        above.below = below
+    return levels
+
+
+class Level:
     """One array, and the rows of it that do not fill a row of chunks yet."""
 
     def __init__(self, array: Any, chunk_px: int) -> None:
@@ -183,7 +232,7 @@ class _Level:
         self.dtype: np.dtype[Any] = array.dtype
         self.row_shape = (width, bands)
         self.rows_written = 0
-        self.below: _Level | None = None
+        self.below: Level | None = None
         self._strip: Pixels = np.empty((min(chunk_px, self.height), width, bands), array.dtype)
         self._chunk_px = chunk_px
         self._filled = 0
@@ -265,9 +314,13 @@ def ome_metadata(levels: int, bands: int, colours: int, highest: int) -> dict[st
     return {"ome": ome}
 
 
-def _level_sizes(size: Size, chunk_px: int) -> list[Size]:
+def _level_sizes(size: Size, options: ZarrOptions) -> list[Size]:
     sizes = [size]
-    while max(size.width, size.height) > chunk_px:
+    while (
+        max(size.width, size.height) > options.chunk_px
+        if options.levels is None
+        else len(sizes) < options.levels
+    ):
         size = Size(-(-size.width // 2), -(-size.height // 2))
         sizes.append(size)
     return sizes

@@ -97,25 +97,38 @@ def plan_here(plan: Plan, model: str, versions: Mapping[str, str]) -> Plan:
     Raises:
         ClusterError: this machine has other software, or another model.
     """
+    check_software(versions)
+    try:
+        path = os.path.abspath(find_model(model))
+        sha256 = hash_model(path)
+    except (ModelError, OSError) as error:
+        raise ClusterError(f"{os.uname().nodename} lacks the model: {error}") from None
+    if sha256 != plan.model.sha256:
+        raise ClusterError(
+            f"{os.uname().nodename} has another model as {model} ({sha256[:16]}, not "
+            f"{plan.model.sha256[:16]}): copy the same file to every machine."
+        )
+    return replace(plan, model=replace(plan.model, path=path))
+
+
+def check_software(versions: Mapping[str, str]) -> None:
+    """See that results are the same here as where a request was made.
+
+    Args:
+        versions: of the software there.
+
+    Raises:
+        ClusterError: this machine has other software.
+    """
     changed = differences(
         {f"{name} version": version for name, version in versions.items()},
         {f"{name} version": version for name, version in software_versions().items()},
     )
     if changed:
         raise ClusterError(
-            f"this machine has other software ({'; '.join(changed)}): install the same everywhere."
+            f"{os.uname().nodename} has other software ({'; '.join(changed)}): install the same "
+            "version on every node."
         )
-    try:
-        path = os.path.abspath(find_model(model))
-        sha256 = hash_model(path)
-    except (ModelError, OSError) as error:
-        raise ClusterError(f"this machine lacks the model: {error}") from None
-    if sha256 != plan.model.sha256:
-        raise ClusterError(
-            f"this machine has another model as {model} ({sha256[:16]}, not "
-            f"{plan.model.sha256[:16]}): copy the same file to every machine."
-        )
-    return replace(plan, model=replace(plan.model, path=path))
 
 
 def report_of(record: dict[str, Any]) -> Report:
