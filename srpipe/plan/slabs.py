@@ -104,11 +104,12 @@ def cut(plan: Plan, count: int, *, same_disk: bool = True) -> Cut:
     part, suffix, options, step_px = _part(plan, count, same_disk=same_disk)
     lines = _lines(plan, count, step_px)
     last_px = (lines[-1] - lines[-2]) * plan.scale
-    if suffix == ".tif" and last_px < _BUFFERED * step_px and last_px % step_px:
-        # What fills libvips' last row of tiles up is what it has in its buffers of rows before.
+    # What fills libvips' last row of tiles up is what it has in its buffers of rows before.
+    filled_up = suffix == ".tif" and last_px < _BUFFERED * step_px and last_px % step_px
+    if filled_up or not _are_apart(lines):
         part, suffix, options = _PIXELS
         lines = _lines(plan, count, 1)
-    if any(below <= above for above, below in itertools.pairwise(lines)):
+    if not _are_apart(lines):
         raise SettingsError(
             f"{plan.image.path} has {plan.grid.y.n_tiles} rows of tiles, too few for {count} slabs: "
             "use fewer."
@@ -136,6 +137,10 @@ def _lines(plan: Plan, count: int, step_px: int) -> list[int]:
     multiple_px = step_px // math.gcd(step_px, plan.scale)
     rows_px = [y.starts_px[k * y.n_tiles // count] - crop.top for k in range(1, count)]
     return [0, *(row_px // multiple_px * multiple_px for row_px in rows_px), crop.height]
+
+
+def _are_apart(lines: list[int]) -> bool:
+    return all(below > above for above, below in itertools.pairwise(lines))
 
 
 def _slab(plan: Plan, index: int, top_px: int, height_px: int) -> Slab:

@@ -200,9 +200,9 @@ def enhance_slab(
 
 
 def assemble(
-    dst: str,
+    dst: str | os.PathLike[str],
     *,
-    job_dir: str | None = None,
+    job_dir: str | os.PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
     stop: StopRequest | None = None,
 ) -> Report:
@@ -220,7 +220,7 @@ def assemble(
         WriteError: the output cannot be written.
     """
     begin_s = time.monotonic()
-    place = job_place(dst, job_dir)
+    place = job_place(os.fspath(dst), None if job_dir is None else os.fspath(job_dir))
     try:
         request = read_record(place.folder)["request"]
         count = len(read_record(place.folder)["slabs"])
