@@ -84,9 +84,12 @@ def shared_memory_names() -> set[str]:
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
     """No test may leave a process, a thread of a run, or named shared memory."""
-    before = shared_memory_names()
+    before, running = shared_memory_names(), psutil.Process().children()
     yield
     assert not [thread.name for thread in threading.enumerate() if "srpipe" in thread.name]
-    _, alive = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=5)
+    # What ran before, as a server for several tests may, is that of another fixture.
+    started = [child for child in psutil.Process().children() if child not in running]
+    below = [process for child in started for process in child.children(recursive=True)]
+    _, alive = psutil.wait_procs([*started, *below], timeout=5)
     assert not alive, f"processes left: {alive}"
     assert shared_memory_names() <= before

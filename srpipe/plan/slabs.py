@@ -27,8 +27,8 @@ from srpipe.plan.grid import AxisGrid, Grid
 from srpipe.plan.job import Part, Plan, ResolvedEngine, auto_engine
 from srpipe.plan.output import OutputSpec, parse_output
 
-# So many slabs for each that is computed at once, where rows are plenty: the last to end keeps less
-# of the others waiting. More only repeat more rows.
+# So many slabs for each slot, where rows are plenty: the last to end keeps less of the others waiting.
+# More only repeat more rows. All slots get as many, or some would wait for a last round.
 _SLABS_PER_SLOT = 3
 _LEAST_ROWS = 16
 # Options of tiled TIFFs that change nothing in how the rows of a file depend on one another.
@@ -86,8 +86,8 @@ def default_slabs(n_rows: int, at_once: int) -> int:
         n_rows: rows of tiles.
         at_once: slabs that can be computed at the same time.
     """
-    most = max(n_rows // _LEAST_ROWS, min(at_once, n_rows // 2))
-    return max(1, min(_SLABS_PER_SLOT * at_once, most))
+    each = min(_SLABS_PER_SLOT, n_rows // (_LEAST_ROWS * at_once))
+    return each * at_once if each else max(1, min(at_once, n_rows // 2))
 
 
 def cut(plan: Plan, count: int, *, same_disk: bool = True) -> Cut:
