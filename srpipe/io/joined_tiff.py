@@ -13,9 +13,9 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,27 @@ from srpipe.io.tiff_directory import TYPE_BYTES, Entry, Form
 
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _BANDS = 256, 257, 258, 259, 277
 _TILE_WIDTH, _TILE_LENGTH, _OFFSETS, _COUNTS = 322, 323, 324, 325
+_NEEDED = {
+    _WIDTH,
+    _LENGTH,
+    _BITS,
+    _COMPRESSION,
+    _BANDS,
+    _TILE_WIDTH,
+    _TILE_LENGTH,
+    _OFFSETS,
+    _COUNTS,
+}
 # What a part has of its own.
 _OWN = {_LENGTH, _OFFSETS, _COUNTS}
+# They lead to directories elsewhere in their file: of smaller images, EXIF, GPS, interoperability.
+_POINTERS = {330, 34665, 34853, 40965}
 _SHORT, _LONG, _LONG8 = 3, 4, 16
 _NUMPY = {_SHORT: "u2", _LONG: "u4", _LONG8: "u8"}
 _UNCOMPRESSED = 1
+# LZW, JPEG, both deflates, LZMA, LERC, Zstandard, WebP, JPEG XL: libtiff expects no tile to become
+# ten times as large.
+_BOUNDED = {5, 7, 8, 32946, 34887, 34925, 50000, 50001, 50002}
 # Resolution, position and bits.
 _FIRST = dict.fromkeys((282, 283, 286, 287, _BITS), 0)
 _PIECE_BYTES = 64_000_000
@@ -54,11 +70,31 @@ class _Part:
     entries: dict[int, Entry]
     values: dict[int, bytes]
     """Values by tag, as the file has them, but for those of its tiles."""
-    offsets: Numbers
-    counts: Numbers
+    start: int
+    """Where its tiles begin."""
+    stop: int
+    """Where they end."""
 
     def number(self, tag: int) -> int:
         return int.from_bytes(self.values[tag], "little" if self.form.order == "<" else "big")
+
+    @property
+    def n_tiles(self) -> int:
+        return self.entries[_OFFSETS].count
+
+    def numbers(self, tag: int) -> Numbers:
+        """Where its tiles are, or their bytes; they are many, so they are read when needed."""
+        with open(self.path, "rb") as file:
+            return _numbers(self.form, self.entries[tag], file)
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """What the whole's directory has otherwise than a part's."""
+
+    kind: int
+    count: int
+    pieces: Iterable[bytes]
 
 
 def join_tiffs(
@@ -77,44 +113,78 @@ def join_tiffs(
             is no BigTIFF.
         OSError: a part cannot be read, or the whole not be written.
     """
-    opened = [_read(part) for part in parts]
-    for part in opened:
-        _check(part, opened[0], last=part is opened[-1])
-    first = opened[0]
+    first = _read(parts[0])
+    opened = [first]
+    _check(first, first, last=len(parts) == 1)
+    for part_path in parts[1:]:
+        part = _read(part_path)
+        _check(part, first, last=len(opened) == len(parts) - 1)
+        opened.append(replace(part, values={_LENGTH: part.values[_LENGTH]}))
+    stop = first.form.header_bytes + sum(part.stop - part.start for part in opened)
+    try:
+        directory, outside, end = _directory(first, _whole_values(opened), stop + stop % 2)
+    except struct.error:
+        end = None
+    if end is None or end > first.form.most_bytes:
+        raise WriteError(
+            f"{path} would be larger than 4 GiB, which only a BigTIFF can be: write [bigtiff]."
+        )
     with open(path, "wb") as file:
         file.write(_header(first))
-        offsets = [_copy(part, file, beat) for part in opened]
-        values = _whole_values(opened, np.concatenate(offsets), path)
-        try:
-            _write_directory(first, values, file)
-        except struct.error:
-            raise WriteError(_too_large(path)) from None
+        for part in opened:
+            with open(part.path, "rb") as source:
+                _copy_range(source, part.start, part.stop, file, beat)
+        file.seek(stop + stop % 2)
+        file.write(directory)
+        for offset, pieces in outside:
+            file.seek(offset)
+            for piece in pieces:
+                file.write(piece)
+        file.seek(first.form.header_offset)
+        file.write(struct.pack(first.form.offset, stop + stop % 2))
 
 
 def _read(path: str) -> _Part:
     with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         try:
             form = Form(file)
             entries, following = form.first_directory(file)
             by_tag = {entry.number: entry for entry in entries}
-            if following or not _OWN | {_TILE_WIDTH, _TILE_LENGTH} <= by_tag.keys():
+            if following or not by_tag.keys() >= _NEEDED or by_tag.keys() & _POINTERS:
                 raise ValueError
             values = {
-                tag: form.value(entry, file)
+                tag: form.value(entry, file, size)
                 for tag, entry in by_tag.items()
                 if tag not in (_OFFSETS, _COUNTS)
             }
             offsets, counts = (
-                np.frombuffer(
-                    form.value(by_tag[tag], file), form.order + _NUMPY[by_tag[tag].kind]
-                ).astype(np.uint64)
-                for tag in (_OFFSETS, _COUNTS)
+                _numbers(form, by_tag[tag], file, size) for tag in (_OFFSETS, _COUNTS)
             )
-        except (KeyError, ValueError):
+            part = _Part(path, form, by_tag, values, 0, 0)
+            across = -(-part.number(_WIDTH) // part.number(_TILE_WIDTH))
+            down = -(-part.number(_LENGTH) // part.number(_TILE_LENGTH))
+            if not len(offsets) == len(counts) == across * down > 0:
+                raise ValueError
+        except (KeyError, ValueError, OverflowError, ZeroDivisionError, struct.error):
             raise WriteError(
-                f"{path} is no tiled TIFF of one page: remove it, and compute it again."
+                f"{path} is no tiled TIFF of one page, or damaged: remove it, and compute it again."
             ) from None
-    return _Part(path, form, by_tag, values, offsets, counts)
+    stops = offsets + counts
+    if not np.array_equal(offsets[1:], stops[:-1]):
+        # In whatever order they are: libvips compresses some kinds in threads.
+        order = np.argsort(offsets)
+        offsets, stops = offsets[order], stops[order]
+    if not np.array_equal(offsets[1:], stops[:-1]) or int(stops[-1]) > size:
+        raise WriteError(
+            f"{path} has gaps between its tiles, or ends early: remove it, and compute it again."
+        )
+    return replace(part, start=int(offsets[0]), stop=int(stops[-1]))
+
+
+def _numbers(form: Form, entry: Entry, file: BinaryIO, most_bytes: int | None = None) -> Numbers:
+    value = form.value(entry, file, most_bytes)
+    return np.frombuffer(value, form.order + _NUMPY[entry.kind]).astype(np.uint64)
 
 
 def _check(part: _Part, first: _Part, *, last: bool) -> None:
@@ -132,104 +202,106 @@ def _header(part: _Part) -> bytes:
         return file.read(part.form.header_bytes)
 
 
-def _copy(part: _Part, file: BinaryIO, beat: Callable[[int], None]) -> Numbers:
-    """Append the tiles of a part; returns where they are."""
-    begin, start = file.tell(), int(part.offsets.min())
-    # In whatever order they are: libvips compresses some kinds in threads.
-    order = np.argsort(part.offsets)
-    ends = (part.offsets + part.counts)[order]
-    if not np.array_equal(part.offsets[order][1:], ends[:-1]):
-        raise WriteError(
-            f"{part.path} has gaps between its tiles: remove it, and compute it again."
-        )
-    with open(part.path, "rb") as source:
-        _copy_range(source, start, int(ends[-1]), file, beat)
-    return part.offsets - np.uint64(start) + np.uint64(begin)
-
-
 def _copy_range(
     source: BinaryIO, start: int, stop: int, target: BinaryIO, beat: Callable[[int], None]
 ) -> None:
+    """Append bytes of a file to another one."""
     target.flush()
     while start < stop:
-        n = min(stop - start, _PIECE_BYTES)
-        try:
-            # The file system may share the blocks, or have a server copy them.
-            n = os.copy_file_range(source.fileno(), target.fileno(), n, start)
-            target.seek(0, os.SEEK_END)
-        except (AttributeError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in _NOT_POSSIBLE:
-                raise
+        n = _copy_by_system(source, start, min(stop - start, _PIECE_BYTES), target)
+        if not n:
             source.seek(start)
-            n = target.write(source.read(n))
+            n = target.write(source.read(min(stop - start, _PIECE_BYTES)))
             target.flush()
         if not n:
-            raise OSError(errno.EIO, "a part has ended early")
+            raise WriteError(f"{source.name} has ended early: remove it, and compute it again.")
         start += n
         beat(n)
 
 
-def _whole_values(
-    parts: Sequence[_Part], offsets: Numbers, path: str
-) -> dict[int, tuple[int, int, Any]]:
-    """Kind, count and value of what the whole's directory has otherwise than the first part's."""
+def _copy_by_system(source: BinaryIO, start: int, n_bytes: int, target: BinaryIO) -> int:
+    """The file system may share the blocks, or have a server copy them; 0 where it cannot."""
+    try:
+        n = os.copy_file_range(source.fileno(), target.fileno(), n_bytes, start)
+    except AttributeError:
+        return 0  # only Linux has it
+    except OSError as error:
+        if error.errno not in _NOT_POSSIBLE:
+            raise
+        return 0
+    target.seek(0, os.SEEK_END)
+    return n
+
+
+def _whole_values(parts: Sequence[_Part]) -> dict[int, _Value]:
+    """What the whole's directory has otherwise than the first part's, by tag."""
     first = parts[0]
-    counts = np.concatenate([part.counts for part in parts])
-    order, big = first.form.order, first.form.field_bytes == 8
-    offset_kind = _LONG8 if big else _LONG
-    count_kind = _kind_of_counts(first) if len(counts) > 1 else offset_kind
-    if not big and int(offsets[-1] + counts[-1]) >= 2**32:
-        raise WriteError(_too_large(path))
+    order, n_tiles = first.form.order, sum(part.n_tiles for part in parts)
+    offset_kind = _LONG8 if first.form.field_bytes == 8 else _LONG
+    count_kind = _kind_of_counts(parts) if n_tiles > 1 else offset_kind
     total = sum(part.number(_LENGTH) for part in parts)
     kind = _SHORT if total < 2**16 else _LONG
-    size = TYPE_BYTES[kind]
-    byte_order: Any = "little" if order == "<" else "big"
+    length = np.array([total]).astype(order + _NUMPY[kind]).tobytes()
     return {
-        _LENGTH: (kind, 1, total.to_bytes(size, byte_order)),
-        _OFFSETS: (offset_kind, len(offsets), offsets.astype(order + _NUMPY[offset_kind])),
-        _COUNTS: (count_kind, len(counts), counts.astype(order + _NUMPY[count_kind])),
+        _LENGTH: _Value(kind, 1, [length]),
+        _OFFSETS: _Value(offset_kind, n_tiles, _whole_offsets(parts, order + _NUMPY[offset_kind])),
+        _COUNTS: _Value(
+            count_kind,
+            n_tiles,
+            (part.numbers(_COUNTS).astype(order + _NUMPY[count_kind]).tobytes() for part in parts),
+        ),
     }
 
 
-def _kind_of_counts(part: _Part) -> int:
+def _whole_offsets(parts: Sequence[_Part], kind: str) -> Iterable[bytes]:
+    begin = parts[0].form.header_bytes
+    for part in parts:
+        offsets = part.numbers(_OFFSETS) - np.uint64(part.start) + np.uint64(begin)
+        yield offsets.astype(kind).tobytes()
+        begin += part.stop - part.start
+
+
+def _kind_of_counts(parts: Sequence[_Part]) -> int:
     """What libtiff writes bytes of tiles as, if there are several: by the most they could be."""
+    part = parts[0]
+    for known in parts:
+        if known.n_tiles > 1:
+            return known.entries[_COUNTS].kind
+    widest = _LONG8 if part.form.field_bytes == 8 else _LONG
+    compression = part.number(_COMPRESSION)
+    if compression not in {_UNCOMPRESSED, *_BOUNDED}:
+        return widest
     bits = np.frombuffer(part.values[_BITS], part.form.order + "u2")
     row_bits = part.number(_TILE_WIDTH) * part.number(_BANDS) * int(bits[0])
     tile_bytes = -(-row_bits // 8) * part.number(_TILE_LENGTH)
-    factor = 1 if part.number(_COMPRESSION) == _UNCOMPRESSED else 10
     for kind, most in ((_SHORT, 0xFFFF), (_LONG, 0xFFFFFFFF)):
-        if tile_bytes <= most // factor - (factor > 1):
+        if tile_bytes <= (most if compression == _UNCOMPRESSED else most // 10 - 1):
             return kind
-    return _LONG8 if part.form.field_bytes == 8 else _LONG
+    return widest
 
 
-def _write_directory(part: _Part, own: dict[int, tuple[int, int, Any]], file: BinaryIO) -> None:
-    """Write a part's directory with other values in the place of some."""
+def _directory(
+    part: _Part, own: dict[int, _Value], place: int
+) -> tuple[bytes, list[tuple[int, Iterable[bytes]]], int]:
+    """A part's directory with other values in the place of some; what is outside of it, and its end."""
     form = part.form
-    place = file.tell() + file.tell() % 2
     position = place + len(form.pack_directory(list(part.entries.values()), 0))
     fields: list[Entry] = []
-    outside: list[tuple[int, Any]] = []
+    outside: list[tuple[int, Iterable[bytes]]] = []
     for entry in sorted(part.entries.values(), key=lambda entry: _turn(entry, form)):
-        kind, count, value = own.get(
-            entry.number, (entry.kind, entry.count, part.values.get(entry.number))
+        value = own.get(entry.number) or _Value(
+            entry.kind, entry.count, [part.values[entry.number]]
         )
-        n_bytes = TYPE_BYTES[kind] * count
+        n_bytes = TYPE_BYTES[value.kind] * value.count
         if n_bytes <= form.field_bytes:
-            field = bytes(value).ljust(form.field_bytes, b"\0")
+            field = b"".join(value.pieces).ljust(form.field_bytes, b"\0")
         else:
             position += position % 2
             field = struct.pack(form.offset, position)
-            outside.append((position, value))
+            outside.append((position, value.pieces))
             position += n_bytes
-        fields.append(replace(entry, kind=kind, count=count, field=field))
-    file.seek(place)
-    file.write(form.pack_directory(fields, 0))
-    for offset, value in outside:
-        file.seek(offset)
-        file.write(value)
-    file.seek(form.header_offset)
-    file.write(struct.pack(form.offset, place))
+        fields.append(replace(entry, kind=value.kind, count=value.count, field=field))
+    return form.pack_directory(fields, 0), outside, position
 
 
 def _turn(entry: Entry, form: Form) -> tuple[int, int]:
@@ -237,7 +309,3 @@ def _turn(entry: Entry, form: Form) -> tuple[int, int]:
     turn = _FIRST.get(entry.number, {_COUNTS: 1, _OFFSETS: 2}.get(entry.number, 3))
     inside = TYPE_BYTES[entry.kind] * entry.count <= form.field_bytes
     return turn, 0 if inside else form.value_place(entry)
-
-
-def _too_large(path: str) -> str:
-    return f"{path} would be larger than 4 GiB, which only a BigTIFF can be: write [bigtiff]."

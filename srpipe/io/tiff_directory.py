@@ -61,6 +61,7 @@ class Form:
         self.entry = f"{self.order}HHQ8s" if big else f"{self.order}HHI4s"
         self.field_bytes = 8 if big else 4
         self.header_bytes = 16 if big else 8
+        self.most_bytes = 2**64 - 1 if big else 2**32 - 1
 
     def unpack(self, form: str, file: BinaryIO) -> int:
         """The next number of a file."""
