@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes on this machine, in a process of its own, told what to do by lines.
 
     add {"num_cpus": 1, …}   add a node; answers with its number
+    hide FOLDER              add a node of one processor that sees nothing in a folder
     remove 1                 kill the node of that number, as a machine that is switched off
     quit
 
@@ -15,6 +16,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -38,6 +41,11 @@ class LocalCluster:
         """Add a node, with the arguments of Ray's add_node; returns its number."""
         self._say(f"add {json.dumps(node)}")
         return int(self._answer())
+
+    def hide(self, folder: Path) -> None:
+        """Add a node of one processor that sees nothing in ``folder``."""
+        self._say(f"hide {folder}")
+        self._answer()
 
     def remove(self, number: int) -> None:
         """Kill a node with all that runs there."""
@@ -92,12 +100,29 @@ def serve(folder: str) -> None:
         if command == "add":
             nodes.append(cluster.add_node(wait=True, **json.loads(rest)))
             answer(len(nodes) - 1)
+        elif command == "hide":
+            _add_without(rest, cluster.address)
+            answer(None)
         elif command == "remove":
             cluster.remove_node(nodes[int(rest)], allow_graceful=False)
             answer(None)
         else:
             break
     cluster.shutdown()
+
+
+def _add_without(folder: str, address: str) -> None:
+    import ray
+
+    start = f"{Path(sys.executable).parent / 'ray'} start --address={address} --num-cpus=1 --block"
+    script = f"mount -t tmpfs none {folder} && exec {start}"
+    subprocess.Popen(["unshare", "-m", "sh", "-ec", script], stdout=sys.stderr)
+    ray.init(address=address, log_to_driver=False)
+    end_s = time.monotonic() + 60
+    while not any(node["Alive"] and node["Resources"].get("CPU") for node in ray.nodes()):
+        assert time.monotonic() < end_s
+        time.sleep(0.1)
+    ray.shutdown()
 
 
 if __name__ == "__main__":

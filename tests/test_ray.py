@@ -25,6 +25,7 @@ from tests.onnx_models import conv_model
 from tests.processes import wait_until
 from tests.ray_cluster import LocalCluster
 from tests.slab_jobs import content
+from tests.test_faults import needs_mount
 
 pytest.importorskip("ray")
 
@@ -313,6 +314,21 @@ class TestWhatIsWrongIsSaidWithinHalfAMinute:
         said = self.refused(request_, address=own_cluster.address)
         assert "cannot run srpipe (" in said
         assert "a broken installation" in said
+
+    @needs_mount
+    def test_files_that_a_node_does_not_see(
+        self, own_cluster: LocalCluster, request_: Request
+    ) -> None:
+        data = request_.folder / "data"
+        data.mkdir()
+        own_cluster.hide(data)
+        source = request_.source
+        request_.source = Path(shutil.copy(source, data))
+        said = self.refused(request_, address=own_cluster.address)
+        assert f"does not see the input {request_.source}" in said
+        request_.source, request_.output = source, data / "out.tif"
+        said = self.refused(request_, address=own_cluster.address)
+        assert f"does not see the folder {request_.output}.srpipe" in said
 
 
 def test_ray_that_is_not_installed(request_: Request) -> None:

@@ -13,7 +13,7 @@ import pyvips
 from srpipe.api import bundled_models
 from srpipe.errors import SrpipeError
 
-from . import combined, growth, many, peers, plot, reuse, rewrite
+from . import cluster, combined, growth, many, peers, plot, reuse, rewrite
 from .batch import BATCH_SIZES, batch_table, measure_batches
 from .models import compare_models, models_table
 from .pictures import default_pictures, picture_of
@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--picture", type=Path, metavar="FILE", help="default: as for pipeline")
     add("--runs", type=int, default=5, metavar="N", help="rounds; default %(default)s")
     models.set_defaults(run=_run_models)
-    for module in (reuse, rewrite, peers, combined, growth, many, plot):
+    for module in (reuse, rewrite, peers, combined, growth, many, cluster, plot):
         module.add_parser(commands)
     return parser  # fmt: skip
 

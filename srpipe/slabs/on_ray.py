@@ -117,8 +117,7 @@ def _make_plan(
             if isinstance(plan, SrpipeError):
                 raise plan
             assert isinstance(plan, Plan)
-            # What the request says of what is there, and not what its planning was told.
-            return replace(plan, overwrite=settings.overwrite, fresh=settings.fresh)
+            return plan
     raise Interrupted("interrupted.")
 
 
