@@ -32,6 +32,8 @@ from srpipe.plan.geometry import Size
 from srpipe.plan.output import OutputSpec
 
 _METADATA = "zarr.json"
+# In a part: rows of it may have been moved.
+_MOVED = "moved"
 
 
 def join_zarrs(
@@ -52,7 +54,7 @@ def join_zarrs(
         beat: called with the bytes of pixels that were dealt with since.
 
     Raises:
-        WriteError: a part does not fit to the others.
+        WriteError: a part does not fit to the others, or ``path`` is gone after rows were moved there.
         OSError: a file cannot be moved or written.
     """
     opened = [_open(part) for part in parts]
@@ -66,9 +68,10 @@ def join_zarrs(
         raise WriteError(
             f"{parts[0]} has {len(first)} levels, more than the whole: remove it, and compute it again."
         )
-    arrays = _create(path, size, bands, dtype, options, parts[0])
+    arrays = _create(path, size, bands, dtype, options, parts)
     top = 0
     for part, levels in zip(parts, opened, strict=True):
+        disk.write_file(Path(part, _MOVED), b"")
         for level, array in enumerate(levels):
             row = (top >> level) // options.chunk_px
             rows = -(-array.shape[1] // options.chunk_px)
@@ -109,7 +112,7 @@ def _check(
 
 
 def _create(
-    path: str, size: Size, bands: int, dtype: str, options: ZarrOptions, part: str
+    path: str, size: Size, bands: int, dtype: str, options: ZarrOptions, parts: Sequence[str]
 ) -> list[Any]:
     """The arrays of the whole; its metadata are written before the first row is moved."""
     try:
@@ -121,7 +124,13 @@ def _create(
         shapes = [(bands, level.height, level.width) for level in level_sizes(size, options)]
         if [array.shape for array in arrays] == shapes:
             return arrays
-    ome = zarr_package().open_group(part, mode="r").attrs["ome"]
+    # What is missing in them would be taken for black.
+    if any(Path(part, _MOVED).exists() for part in parts):
+        raise WriteError(
+            f"{path} is gone or damaged, and rows of the parts had been moved there: start over with "
+            "--fresh."
+        )
+    ome = zarr_package().open_group(parts[0], mode="r").attrs["ome"]
     channels = ome.get("omero", {}).get("channels", [])
     colours = sum(channel["label"] != "alpha" for channel in channels)
     arrays = create_arrays(path, size, bands, dtype, options, colours)

@@ -206,3 +206,21 @@ def test_a_reader_finds_the_pixels(tmp_path: Path) -> None:
     join_zarrs(parts, str(tmp_path / "a.zarr"), spec("gzip"))
     group = zarr.open_group(tmp_path / "a.zarr", mode="r")
     np.testing.assert_array_equal(group["0"][:], image.numpy().transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("damage", ["gone", "spoiled"])
+def test_rows_that_were_moved_and_lost_are_not_taken_for_black(tmp_path: Path, damage: str) -> None:
+    parts = parts_of(picture(200, 300, 3, "uint8"), tmp_path, [0, 128], spec("none", 2))
+
+    def kill(_: int) -> None:
+        raise KilledError
+
+    joined = tmp_path / "a.zarr"
+    with pytest.raises(KilledError):
+        join_zarrs(parts, str(joined), spec("none"), beat=kill)
+    if damage == "gone":
+        shutil.rmtree(joined)
+    else:
+        (joined / "zarr.json").write_bytes(b"")
+    with pytest.raises(WriteError, match=r"a\.zarr is gone or damaged.*--fresh"):
+        join_zarrs(parts, str(joined), spec("none"))
