@@ -18,11 +18,22 @@ import numpy as np
 
 from srpipe.errors import WriteError
 from srpipe.io import disk
-from srpipe.io.zarr_saver import Level, ZarrOptions, chain, create_arrays, halve, zarr_package
+from srpipe.io.zarr_saver import (
+    Level,
+    ZarrOptions,
+    chain,
+    codecs,
+    create_arrays,
+    halve,
+    level_sizes,
+    zarr_package,
+)
 from srpipe.plan.geometry import Size
 from srpipe.plan.output import OutputSpec
 
 _METADATA = "zarr.json"
+# In a part: rows of it may have been moved.
+_MOVED = "moved"
 
 
 def join_zarrs(
@@ -43,7 +54,7 @@ def join_zarrs(
         beat: called with the bytes of pixels that were dealt with since.
 
     Raises:
-        WriteError: a part does not fit to the others.
+        WriteError: a part does not fit to the others, or ``path`` is gone after rows were moved there.
         OSError: a file cannot be moved or written.
     """
     opened = [_open(part) for part in parts]
@@ -53,9 +64,14 @@ def join_zarrs(
         _check(part, levels, first, options, last=part == parts[-1])
     bands, _, width = first[0].shape
     size, dtype = Size(width, sum(heights)), first[0].dtype.name
-    arrays = _create(path, size, bands, dtype, options, parts[0])
+    if len(first) > len(level_sizes(size, options)):
+        raise WriteError(
+            f"{parts[0]} has {len(first)} levels, more than the whole: remove it, and compute it again."
+        )
+    arrays = _create(path, size, bands, dtype, options, parts)
     top = 0
     for part, levels in zip(parts, opened, strict=True):
+        disk.write_file(Path(part, _MOVED), b"")
         for level, array in enumerate(levels):
             row = (top >> level) // options.chunk_px
             rows = -(-array.shape[1] // options.chunk_px)
@@ -65,10 +81,10 @@ def join_zarrs(
     _make_levels(arrays, len(first), options.chunk_px, beat)
 
 
-def _open(part: str) -> list[Any]:
-    """The arrays of a part, the largest first."""
+def _open(part: str, mode: str = "r") -> list[Any]:
+    """The arrays of a Zarr, the largest first."""
     try:
-        group = zarr_package().open_group(part, mode="r")
+        group = zarr_package().open_group(part, mode=mode)
         n_levels = len(group.attrs["ome"]["multiscales"][0]["datasets"])
         return [group[str(level)] for level in range(n_levels)]
     except (FileNotFoundError, KeyError, ValueError):
@@ -86,6 +102,7 @@ def _check(
         (len(levels), array.dtype, array.shape[0], array.shape[2])
         == (len(first), like.dtype, like.shape[0], like.shape[2])
         and array.chunks == (array.shape[0], chunk_px, chunk_px)
+        and [*map(type, array.compressors)] == [*map(type, codecs(options))]
     )  # fmt: skip
     if not alike or (not last and array.shape[1] % (chunk_px << (len(levels) - 1))):
         raise WriteError(
@@ -95,7 +112,7 @@ def _check(
 
 
 def _create(
-    path: str, size: Size, bands: int, dtype: str, options: ZarrOptions, part: str
+    path: str, size: Size, bands: int, dtype: str, options: ZarrOptions, parts: Sequence[str]
 ) -> list[Any]:
     """The arrays of the whole; its metadata are written before the first row is moved."""
     try:
@@ -103,13 +120,23 @@ def _create(
     except (OSError, ValueError, KeyError):
         begun = False
     if begun:
-        group = zarr_package().open_group(path, mode="r+")
-        n_levels = len(group.attrs["ome"]["multiscales"][0]["datasets"])
-        return [group[str(level)] for level in range(n_levels)]
-    ome = zarr_package().open_group(part, mode="r").attrs["ome"]
+        arrays = _open(path, "r+")
+        shapes = [(bands, level.height, level.width) for level in level_sizes(size, options)]
+        if [array.shape for array in arrays] == shapes:
+            return arrays
+    # What is missing in them would be taken for black.
+    if any(Path(part, _MOVED).exists() for part in parts):
+        raise WriteError(
+            f"{path} is gone or damaged, and rows of the parts had been moved there: start over with "
+            "--fresh."
+        )
+    ome = zarr_package().open_group(parts[0], mode="r").attrs["ome"]
     channels = ome.get("omero", {}).get("channels", [])
     colours = sum(channel["label"] != "alpha" for channel in channels)
-    return create_arrays(path, size, bands, dtype, options, colours)
+    arrays = create_arrays(path, size, bands, dtype, options, colours)
+    # After a power cut, a Zarr without metadata would be made anew, and rows that it has be lost.
+    disk.sync_file(Path(path))
+    return arrays
 
 
 def _move(source: Path, target: Path, rows: int, first: int) -> None:

@@ -183,7 +183,7 @@ def create_arrays(
         OutputError: the package is missing.
         OSError: the folder cannot be written.
     """
-    sizes = _level_sizes(size, options)
+    sizes = level_sizes(size, options)
     group = zarr_package().open_group(path, mode="w", zarr_format=3)
     arrays = [
         group.create_array(
@@ -191,7 +191,7 @@ def create_arrays(
             shape=(bands, level_size.height, level_size.width),
             chunks=(bands, options.chunk_px, options.chunk_px),
             dtype=dtype,
-            compressors=_compressors(options.compression),
+            compressors=codecs(options),
             dimension_names=("c", "y", "x"),
             fill_value=0,
         )
@@ -314,7 +314,8 @@ def ome_metadata(levels: int, bands: int, colours: int, highest: int) -> dict[st
     return {"ome": ome}
 
 
-def _level_sizes(size: Size, options: ZarrOptions) -> list[Size]:
+def level_sizes(size: Size, options: ZarrOptions) -> list[Size]:
+    """The sizes of all levels, the largest first."""
     sizes = [size]
     while (
         max(size.width, size.height) > options.chunk_px
@@ -326,9 +327,10 @@ def _level_sizes(size: Size, options: ZarrOptions) -> list[Size]:
     return sizes
 
 
-def _compressors(name: str) -> Any:
+def codecs(options: ZarrOptions) -> tuple[Any, ...]:
+    """What the bytes of a chunk go through."""
     from zarr.codecs import BloscCodec, GzipCodec
 
-    if name == "blosc":
-        return BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
-    return GzipCodec(level=1) if name == "gzip" else None
+    if options.compression == "blosc":
+        return (BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),)
+    return (GzipCodec(level=1),) if options.compression == "gzip" else ()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import zarr
 
+from srpipe.errors import OutputError
 from srpipe.io.zarr_saver import ZarrOptions, ZarrPyramid, halve, ome_metadata
 from srpipe.plan.geometry import Size
 from srpipe.plan.output import parse_output
@@ -85,3 +86,23 @@ def test_options() -> None:
     options = ZarrOptions.parse(parse_output("a.zarr[chunk=512,compression=gzip]"))
     assert options == ZarrOptions(512, "gzip")
     assert ZarrOptions.parse(parse_output("a.zarr")) == ZarrOptions()
+    assert ZarrOptions.parse(parse_output("a.zarr[levels=3]")) == ZarrOptions(levels=3)
+
+
+@pytest.mark.parametrize("levels", ["0", "33", "-1", "2.5", ""])
+def test_levels_that_cannot_be_are_refused(levels: str) -> None:
+    with pytest.raises(OutputError, match="levels: use a number from 1 to 32"):
+        ZarrOptions.parse(parse_output(f"a.zarr[levels={levels}]"))
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5])
+def test_as_many_levels_as_asked_for(tmp_path: Path, levels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (301, 97, 3)).astype(np.uint8)
+    group = written(tmp_path, pixels, ZarrOptions(64, levels=levels), 10_000)
+    (image,) = group.attrs["ome"]["multiscales"]
+    names = [str(level) for level in range(levels)]
+    assert sorted(group.array_keys()) == names
+    assert [dataset["path"] for dataset in image["datasets"]] == names
+    for name in names:
+        np.testing.assert_array_equal(group[name][:], pixels.transpose(2, 0, 1))
+        pixels = halve(pixels)
