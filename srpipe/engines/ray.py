@@ -196,14 +196,14 @@ class Cluster:
 
     def ask(
         self, nodes: Sequence[Node], function: Callable[..., Any], *arguments: Any
-    ) -> list[Any]:
+    ) -> list[tuple[Node, Any]]:
         """Call a quick function on each of the nodes, whatever else they do.
 
         Returns:
-            What it returned, in the nodes' order.
+            The nodes, but for those that have left the cluster meanwhile, and what it returned.
 
         Raises:
-            ClusterError: a node cannot run it, or does not answer in time.
+            ClusterError: a node cannot run it, or does not answer in time, or all have left.
             SrpipeError: it raised this.
         """
         affinity = importlib.import_module("ray.util.scheduling_strategies")
@@ -217,10 +217,15 @@ class Cluster:
         answers = []
         try:
             for node, reference in zip(nodes, references, strict=True):
-                answers.append(self._answer(node, reference, max(0.1, end_s - time.monotonic())))
+                # One that was lost a moment ago, and Ray had not noticed yet, is passed over.
+                with contextlib.suppress(self._ray.exceptions.TaskUnschedulableError):
+                    patience_s = max(0.1, end_s - time.monotonic())
+                    answers.append((node, self._answer(node, reference, patience_s)))
         finally:
-            for reference in references[len(answers) :]:
+            for reference in references:
                 self._ray.cancel(reference, force=True)
+        if not answers:
+            raise ClusterError("the cluster has lost all its nodes: start them again.")
         return answers
 
     def _answer(self, node: Node, reference: Any, patience_s: float) -> Any:
@@ -231,6 +236,8 @@ class Cluster:
                 f"node {node.name} did not answer within {_ANSWER_S:.0f} seconds: see to it, or "
                 "take it out of the cluster."
             ) from None
+        except self._ray.exceptions.TaskUnschedulableError:
+            raise
         except self._ray.exceptions.RayError as error:
             raise ClusterError(
                 f"node {node.name} cannot run srpipe ({_first_line(error)}): install the same version "

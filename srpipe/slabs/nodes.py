@@ -99,7 +99,7 @@ def check_nodes(cluster: Cluster, nodes: Sequence[Node], src: str, mark: Path, m
     find_model(model)
     if here.src is None:
         raise InputError(f"{src} cannot be read: check the path, and its permissions.")
-    for node, there in zip(nodes, cluster.ask(nodes, look_around, *arguments), strict=True):
+    for node, there in cluster.ask(nodes, look_around, *arguments):
         problem = _difference(here, there, src, mark.parent, model)
         if problem:
             raise ClusterError(f"node {node.name} {problem}")
