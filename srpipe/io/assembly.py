@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +16,43 @@ from srpipe.io.savers import save_image
 from srpipe.io.source import carry_fields
 from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
 from srpipe.plan.job import Plan
-from srpipe.plan.slabs import Cut, part_output
-from srpipe.stop import StopRequest
+from srpipe.plan.slabs import Cut
+
+
+def takes_parts_one_by_one(plan: Plan, cut: Cut) -> bool:
+    """Whether joining can begin before all parts are there."""
+    return cut.part == "encoded" and plan.output.format.name == "TIFF"
 
 
 def assemble_parts(
-    plan: Plan, cut: Cut, folder: str, path: str, stop: StopRequest, beat: Callable[[], None]
+    plan: Plan, cut: Cut, parts: Iterable[str], path: str, look: Callable[[], None]
 ) -> None:
     """Write the output from the parts of all slabs.
 
     Args:
         plan: of the whole.
         cut: the plan in slabs.
-        folder: where the parts are.
+        parts: of the slabs, in their order.
         path: of the output on its way to its place.
-        stop: how it can be asked to stop.
-        beat: called now and then.
+        look: called now and then; what it raises ends the joining.
 
     Raises:
         WriteError: the output cannot be written, or a part is not what it should be.
-        Interrupted: ``stop`` asked for it.
+        Interrupted: ``look`` asked for it.
     """
-    parts = [part_output(cut, slab, folder).path for slab in cut.slabs]
 
-    def look(_: object = None) -> None:
-        beat()
-        if stop.times:
-            raise Interrupted("interrupted.")
+    def beat(_: int) -> None:
+        look()
 
     try:
         if cut.part == "pixels":
-            _save_pixels(plan, cut, parts, path, look)
+            _save_pixels(plan, cut, list(parts), path, look)
         elif plan.output.format.name == "Zarr":
             from srpipe.io.joined_zarr import join_zarrs  # its package is an extra
 
-            join_zarrs(parts, path, plan.output, beat=look)
+            join_zarrs(list(parts), path, plan.output, beat=beat)
         else:
-            join_tiffs(parts, path, beat=look)
+            join_tiffs(parts, path, beat=beat)
             add_metadata(plan, path, carry_fields(plan.image, _nothing(plan), plan.output_factor))
         sync_output(Path(path))
     except VIPS_ERRORS as error:

@@ -10,6 +10,7 @@ tif_dirwrite.c.)
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -36,6 +37,7 @@ _NEEDED = {
     _OFFSETS,
     _COUNTS,
 }
+_MEASURES = (_LENGTH, _TILE_LENGTH)
 # What a part has of its own.
 _OWN = {_LENGTH, _OFFSETS, _COUNTS}
 # They lead to directories elsewhere in their file: of smaller images, EXIF, GPS, interoperability.
@@ -98,50 +100,72 @@ class _Value:
 
 
 def join_tiffs(
-    parts: Sequence[str], path: str, *, beat: Callable[[int], None] = lambda _: None
+    parts: Iterable[str], path: str, *, beat: Callable[[int], None] = lambda _: None
 ) -> None:
     """Join tiled TIFFs of one page, as libvips writes them, from top to bottom.
 
     Args:
         parts: all of one width and alike in everything but their length, which is a multiple of that
-            of a tile for all but the last.
+            of a tile for all but the last. Each is copied before the next one is asked for.
         path: the file to write; BigTIFF if the parts are.
         beat: called with the bytes copied since.
 
     Raises:
         WriteError: a part does not fit to the others, or the whole would be too large for a TIFF that
             is no BigTIFF.
-        OSError: a part cannot be read, or the whole not be written.
+        OSError: a part cannot be read, or the whole not be written. Nothing is left at ``path`` then.
     """
-    first = _read(parts[0])
-    opened = [first]
-    _check(first, first, last=len(parts) == 1)
-    for part_path in parts[1:]:
-        part = _read(part_path)
-        _check(part, first, last=len(opened) == len(parts) - 1)
-        opened.append(replace(part, values={_LENGTH: part.values[_LENGTH]}))
-    stop = first.form.header_bytes + sum(part.stop - part.start for part in opened)
     try:
-        directory, outside, end = _directory(first, _whole_values(opened), stop + stop % 2)
-    except struct.error:
-        end = None
-    if end is None or end > first.form.most_bytes:
-        raise WriteError(
-            f"{path} would be larger than 4 GiB, which only a BigTIFF can be: write [bigtiff]."
-        )
+        _join(parts, path, beat)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        raise
+
+
+def _join(parts: Iterable[str], path: str, beat: Callable[[int], None]) -> None:
+    opened: list[_Part] = []
     with open(path, "wb") as file:
-        file.write(_header(first))
-        for part in opened:
+        for part_path in parts:
+            part = _read(part_path)
+            if opened:
+                _check(part, opened[0], opened[-1])
+                # Of an image of millions of tiles, only the first part's values are kept.
+                part = replace(part, values={tag: part.values[tag] for tag in _MEASURES})
+            else:
+                file.write(_header(part))
+            opened.append(part)
+            if file.tell() + part.stop - part.start > part.form.most_bytes:
+                raise _too_large(path)
             with open(part.path, "rb") as source:
                 _copy_range(source, part.start, part.stop, file, beat)
-        file.seek(stop + stop % 2)
-        file.write(directory)
-        for offset, pieces in outside:
-            file.seek(offset)
-            for piece in pieces:
-                file.write(piece)
-        file.seek(first.form.header_offset)
-        file.write(struct.pack(first.form.offset, stop + stop % 2))
+        _write_directory(opened, path, file)
+
+
+def _write_directory(parts: Sequence[_Part], path: str, file: BinaryIO) -> None:
+    """Write the directory of the whole behind its tiles."""
+    form = parts[0].form
+    place = file.tell() + file.tell() % 2
+    try:
+        directory, outside, end = _directory(parts[0], _whole_values(parts), place)
+    except struct.error:
+        raise _too_large(path) from None
+    if end > form.most_bytes:
+        raise _too_large(path)
+    file.seek(place)
+    file.write(directory)
+    for offset, pieces in outside:
+        file.seek(offset)
+        for piece in pieces:
+            file.write(piece)
+    file.seek(form.header_offset)
+    file.write(struct.pack(form.offset, place))
+
+
+def _too_large(path: str) -> WriteError:
+    return WriteError(
+        f"{path} would be larger than 4 GiB, which only a BigTIFF can be: write [bigtiff]."
+    )
 
 
 def _read(path: str) -> _Part:
@@ -187,13 +211,18 @@ def _numbers(form: Form, entry: Entry, file: BinaryIO, most_bytes: int | None = 
     return np.frombuffer(value, form.order + _NUMPY[entry.kind]).astype(np.uint64)
 
 
-def _check(part: _Part, first: _Part, *, last: bool) -> None:
+def _check(part: _Part, first: _Part, before: _Part) -> None:
     alike = part.form.entry == first.form.entry and part.values.keys() == first.values.keys()
     own = alike and all(part.values[tag] == first.values[tag] for tag in part.values.keys() - _OWN)
-    if not own or (not last and part.number(_LENGTH) % part.number(_TILE_LENGTH)):
+    if not own:
         raise WriteError(
-            f"{part.path} does not continue {first.path}: its rows are no whole rows of tiles, or it "
-            "was saved in another way; remove it, and compute it again."
+            f"{part.path} does not continue {first.path}, it was saved in another way: remove it, and "
+            "compute it again."
+        )
+    if before.number(_LENGTH) % before.number(_TILE_LENGTH):
+        raise WriteError(
+            f"{before.path} ends within a row of tiles, so that {part.path} does not continue it: "
+            "remove it, and compute it again."
         )
 
 

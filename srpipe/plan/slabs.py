@@ -27,10 +27,11 @@ from srpipe.plan.grid import AxisGrid, Grid
 from srpipe.plan.job import Part, Plan, ResolvedEngine, auto_engine
 from srpipe.plan.output import OutputSpec, parse_output
 
-# So many slabs for each slot, where rows are plenty: the last to end keeps less of the others waiting.
-# More only repeat more rows. All slots get as many, or some would wait for a last round.
-_SLABS_PER_SLOT = 3
-_LEAST_ROWS = 16
+# Found by scripts/simulate-cluster: where rows are plenty, six slabs for each slot even out nodes that
+# differ, and nodes that fail; two or three only make the slow ones end with a whole slab more. Where
+# rows are few, those that are computed twice cost more than that gains.
+_SLABS_PER_SLOT = 6
+_LEAST_ROWS = 12
 # Options of tiled TIFFs that change nothing in how the rows of a file depend on one another.
 _TIFF_OPTIONS = {
     "bigtiff", "compression", "keep", "level", "lossless", "predictor", "profile", "q", "rgbjpeg",
@@ -86,8 +87,9 @@ def default_slabs(n_rows: int, at_once: int) -> int:
         n_rows: rows of tiles.
         at_once: slabs that can be computed at the same time.
     """
-    each = min(_SLABS_PER_SLOT, n_rows // (_LEAST_ROWS * at_once))
-    return each * at_once if each else max(1, min(at_once, n_rows // 2))
+    if at_once > 1 and n_rows >= _LEAST_ROWS * _SLABS_PER_SLOT * at_once:
+        return _SLABS_PER_SLOT * at_once
+    return max(1, min(at_once, n_rows // 2))
 
 
 def cut(plan: Plan, count: int, *, same_disk: bool = True) -> Cut:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from srpipe.engines.ray import Cluster, Node, Slot, connected, stop_on_interrupt
 from srpipe.errors import Interrupted, SrpipeError
+from srpipe.io.assembly import takes_parts_one_by_one
 from srpipe.io.job_lock import LOCK_FILE
 from srpipe.io.job_place import job_place
 from srpipe.io.job_record import PLAN_FILE, read_record
@@ -78,15 +79,20 @@ def enhance_on_ray(
         there = folder.prepare() is None
         monitor = whole.monitor(progress, begin_s)
         monitor.tell("started")
-        if not there:
-            try:
+        joining = None
+        if not there and takes_parts_one_by_one(plan, whole.cut):
+            joining = whole.begin_joining(folder, stop)
+        try:
+            if not there:
                 _run_slabs(cluster, slot, whole, monitor, stop, folder.beat)
-            except BaseException as error:
-                tiles = folder.keep_or_remove()
-                if tiles and isinstance(error, SrpipeError):
-                    error.args = (f"{error} Slabs are kept in {place.folder}: repeat the command.",)
-                raise
-        return whole.join(folder, monitor, stop, at_once, deliver, there=there)
+            return whole.join(folder, monitor, stop, at_once, joining, deliver, there=there)
+        except BaseException as error:
+            if joining is not None:
+                joining.give_up()
+            tiles = folder.keep_or_remove()
+            if tiles and isinstance(error, SrpipeError):
+                error.args = (f"{error} Slabs are kept in {place.folder}: repeat the command.",)
+            raise
 
 
 def _kept_count(folder: Path) -> int | None:

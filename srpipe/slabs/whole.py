@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from srpipe.errors import InputError, JobError
-from srpipe.io.assembly import assemble_parts
 from srpipe.io.job_folder import lock_folder
 from srpipe.io.job_lock import LOCK_FILE, JobLock
 from srpipe.io.job_place import JobPlace, job_place
@@ -26,6 +25,7 @@ from srpipe.prepare import prepare
 from srpipe.run import software_versions
 from srpipe.runtime.events import ProgressCallback, Report
 from srpipe.settings import Settings
+from srpipe.slabs.joining import Joining
 from srpipe.slabs.monitor import SlabsMonitor
 from srpipe.slabs.task import SlabTask, report_of, run_slab
 from srpipe.stop import StopRequest
@@ -100,12 +100,18 @@ class Whole:
         """The slabs whose parts are missing."""
         return [slab for slab in self.cut.slabs if read_done(self.path, slab.index) is None]
 
+    def begin_joining(self, folder: SlabsFolder, stop: StopRequest) -> Joining:
+        """Begin to make the output of the parts that are there, and of others as they come."""
+        partial = os.fspath(folder.partial_output)
+        return Joining(self.plan, self.cut, partial, stop, folder.beat)
+
     def join(
         self,
         folder: SlabsFolder,
         monitor: SlabsMonitor,
         stop: StopRequest,
         at_once: int,
+        joining: Joining | None = None,
         deliver: Callable[[object], None] | None = None,
         *,
         there: bool = False,
@@ -117,6 +123,7 @@ class Whole:
             monitor: of the job.
             stop: how it can be asked to stop; the same request goes on with it.
             at_once: how many slabs were computed at the same time.
+            joining: of the parts, where it has begun.
             deliver: called when the output is in place.
             there: the output is whole already, and only has to be put in place.
 
@@ -135,8 +142,7 @@ class Whole:
                     f"{', '.join(missing)}; 'srpipe status' tells how far they are."
                 )
             _compare_processors(done)
-            partial = os.fspath(folder.partial_output)
-            assemble_parts(self.plan, self.cut, self.plan.job_dir, partial, stop, folder.beat)
+            (joining or self.begin_joining(folder, stop)).finish()
         folder.publish()
         report = monitor.report([report_of(record) for record in done], at_once)
         if deliver is not None:

@@ -148,5 +148,6 @@ def test_the_usual_number_keeps_all_slots_busy_and_few_rows_twice(
     assert 1 <= count <= max(1, n_rows)
     # Fewer than all slots only where a slab would compute hardly more than rows of its neighbours.
     assert count >= min(at_once, n_rows // 2) or count == 1
-    if n_rows >= 16 * at_once:
-        assert count - 1 <= n_rows / 16
+    assert count == at_once or count % at_once == 0 or count < at_once
+    if count > at_once:
+        assert count - 1 <= n_rows / 12

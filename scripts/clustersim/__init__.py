@@ -1,0 +1,1 @@
+"""How jobs in slabs scale with the number of nodes: a simulation that replays measured figures."""

@@ -1,0 +1,7 @@
+"""``scripts/simulate-cluster``."""
+
+import sys
+
+from .command import main
+
+sys.exit(main())
