@@ -52,8 +52,8 @@ class Request:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.source = write_pixels(folder / "in.tif", photograph_pixels(1000, 300))
-        self.model = conv_model(folder / "slow.onnx", layers=5, features=64)
+        self.source = write_pixels(folder / "in.tif", photograph_pixels(1000, 240))
+        self.model = conv_model(folder / "slow.onnx", layers=5, features=48)
         self.output = folder / "out.tif"
         self.job_dir = folder / "out.tif.srpipe"
 
@@ -97,7 +97,7 @@ def workers_of_slabs(folder: Path) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("slabs", [None, 1, 5])
+@pytest.mark.parametrize("slabs", [None, 5])
 def test_any_number_of_slabs_gives_the_same_bytes(
     cluster: LocalCluster, request_: Request, slabs: int | None
 ) -> None:
@@ -177,7 +177,7 @@ def test_an_interrupted_driver_leaves_checkpoints_and_nothing_running(
 
 def test_a_failed_slab_is_named_with_its_rows(cluster: LocalCluster, request_: Request) -> None:
     png = write_pixels(request_.folder / "broken.png", photograph_pixels(1000, 300))
-    png.write_bytes(png.read_bytes()[: png.stat().st_size * 2 // 3])
+    png.write_bytes(png.read_bytes()[: png.stat().st_size * 9 // 10])
     request_.source = png
     failed = request_.run("--slabs", 3, address=cluster.address)
     assert failed.returncode == 1
@@ -223,6 +223,7 @@ def test_without_an_address_this_machine_is_the_cluster(request_: Request) -> No
     command = [sys.executable, "-m", "srpipe", "enhance", request_.source, request_.output,
                "-m", request_.model, *TILES, "--engine", "ray", "--address", "local"]  # fmt: skip
     before = {process.pid for process in psutil.process_iter()}
+    folders = set(Path("/tmp").glob("srpipe-ray-*"))
     done = subprocess.run(
         list(map(str, command)), cwd=request_.folder, capture_output=True, text=True, timeout=150,
         check=False,
@@ -231,7 +232,7 @@ def test_without_an_address_this_machine_is_the_cluster(request_: Request) -> No
     request_.assert_whole()
     left = [p for p in psutil.process_iter(["name", "cmdline"]) if p.pid not in before]
     assert not [p for p in left if any("srpipe-ray-" in word for word in p.info["cmdline"] or ())]
-    assert not list(Path("/tmp").glob("srpipe-ray-*"))
+    assert set(Path("/tmp").glob("srpipe-ray-*")) <= folders
 
 
 class TestWhatIsWrongIsSaidWithinHalfAMinute:

@@ -19,7 +19,7 @@ from srpipe.plan.output import parse_output
 
 from .facts import Node
 
-_PICTURE_MP = 16.0
+_PICTURE_MP = 64.0
 
 
 def measure(name: str, model: str) -> Node:

@@ -19,7 +19,8 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,51 +91,75 @@ def connected(address: str | None) -> Iterator[Cluster]:
         yield Cluster(ray)
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    with tempfile.TemporaryDirectory(prefix="srpipe-ray-") as folder:
-        _connect(ray, address, folder)
-        try:
-            yield Cluster(ray)
-        finally:
-            ray.shutdown()
+    with contextlib.ExitStack() as stack:
+        stack.callback(ray.shutdown)
+        _connect(ray, address, stack)
+        yield Cluster(ray)
 
 
-def _connect(ray: Any, address: str | None, folder: str) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if address not in (None, "auto", "local"):
-        assert address is not None
-        _check_reachable(address)
+def _connect(ray: Any, address: str | None, stack: contextlib.ExitStack) -> None:
+    """Connect to a cluster, or make one, whose files are gone with ``stack``."""
+    try:
+        if address not in (None, "auto", "local"):
+            assert address is not None
+            _check_reachable(address)
+            _connect_in_time(ray, address)
+        elif address == "local" or not _joined_one_here(ray, must=address == "auto"):
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            folder = tempfile.TemporaryDirectory(prefix="srpipe-ray-", ignore_cleanup_errors=True)
+            stack.callback(folder.cleanup)
+            stack.callback(ray.shutdown)  # before its folder goes
+            # In this very thread: Ray's processes end with the thread that has started them.
+            _init(ray, address="local", include_dashboard=False, _temp_dir=folder.name)
+    except ClusterError:
+        raise
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"the Ray cluster at {address or 'this machine'} cannot be used: {_first_line(error)}"
+        ) from None
+
+
+def _joined_one_here(ray: Any, *, must: bool) -> bool:
+    try:
+        _init(ray, address="auto")
+    except ConnectionError:
+        if must:
+            raise
+        return False
+    return True
+
+
+def _init(ray: Any, **options: Any) -> None:
+    """Ray's, without its words and without its handlers of signals."""
+    in_main = threading.current_thread() is threading.main_thread()
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)} if in_main else {}
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _connect_in_time(ray: Any, address: str) -> None:
+    """Connect in a thread, because Ray waits for ever for a cluster that does not answer."""
     failures: list[BaseException] = []
 
     def connect() -> None:
         try:
-            if address not in (None, "local"):
-                ray.init(address=address, **quiet)
-                return
-            try:
-                if address == "local":
-                    raise ConnectionError
-                ray.init(address="auto", **quiet)
-            except ConnectionError:
-                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-                ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
+            _init(ray, address=address)
         except BaseException as error:
             failures.append(error)
 
-    # Ray waits for ever for a cluster that does not answer.
-    thread = threading.Thread(target=connect, name="srpipe-ray", daemon=True)
+    thread = threading.Thread(target=connect, name="ray-connect", daemon=True)
     thread.start()
-    thread.join(_CONNECT_S if address not in (None, "local") else None)
+    thread.join(_CONNECT_S)
     if thread.is_alive():
         raise ClusterError(
             f"the Ray cluster at {address} did not answer within {_CONNECT_S:.0f} seconds: check the "
             "address ('ray status' on the head node shows it), and that the cluster runs."
         )
     if failures:
-        if isinstance(failures[0], KeyboardInterrupt):
-            raise failures[0]
-        raise ClusterError(
-            f"the Ray cluster at {address or 'this machine'} cannot be used: {_first_line(failures[0])}"
-        )
+        raise failures[0]
 
 
 def _check_reachable(address: str) -> None:
@@ -214,16 +239,16 @@ class Cluster:
             task = remote.options(scheduling_strategy=here)
             references.append(task.remote(_name(function), arguments))
         end_s = time.monotonic() + _ANSWER_S
-        answers = []
+        answers, unanswered = [], deque(references)
         try:
-            for node, reference in zip(nodes, references, strict=True):
+            for node in nodes:
                 # One that was lost a moment ago, and Ray had not noticed yet, is passed over.
                 with contextlib.suppress(self._ray.exceptions.TaskUnschedulableError):
                     patience_s = max(0.1, end_s - time.monotonic())
-                    answers.append((node, self._answer(node, reference, patience_s)))
+                    answers.append((node, self._answer(node, unanswered[0], patience_s)))
+                unanswered.popleft()
         finally:
-            for reference in references:
-                self._ray.cancel(reference, force=True)
+            self._give_up(unanswered)
         if not answers:
             raise ClusterError("the cluster has lost all its nodes: start them again.")
         return answers
@@ -295,9 +320,14 @@ class Cluster:
             if pending:
                 end_s = end_s or self._cancel(pending)
                 rest_s = max(0.1, end_s - time.monotonic())
-                self._ray.wait(list(pending), num_returns=len(pending), timeout=rest_s)
-                for reference in pending:
-                    self._ray.cancel(reference, force=True)
+                _, late = self._ray.wait(list(pending), num_returns=len(pending), timeout=rest_s)
+                self._give_up(late)
+
+    def _give_up(self, references: Iterable[Any]) -> None:
+        """End calls at once; to do that to one that has ended can bring Ray down."""
+        for reference in references:
+            if not self._ray.wait([reference], timeout=0)[0]:
+                self._ray.cancel(reference, force=True)
 
     def _cancel(self, pending: dict[Any, int]) -> float:
         for reference in pending:
