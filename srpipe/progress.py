@@ -148,10 +148,8 @@ def make_renderer(kind: ProgressKind, stream: TextIO, name: str, *, quiet: bool)
 def summary(report: Report) -> str:
     """One line with a job's totals."""
     workers = f"{report.workers} worker{'s' if report.workers > 1 else ''}"
-    engine = {
-        "local": workers,
-        "slabs": f"{report.slabs} slab{'s' if report.slabs > 1 else ''}",
-    }.get(report.engine, "one process")
+    slabs = f"{report.slabs} slab{'s' if report.slabs > 1 else ''}"
+    engine = {"local": workers, "slabs": slabs}.get(report.engine, "one process")
     reused = f", {report.reused_tiles} of them repeated" if report.reused_tiles else ""
     skipped = f", {report.skipped_tiles} of them left out" if report.skipped_tiles else ""
     return (
