@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -148,8 +149,8 @@ def _are_apart(lines: list[int]) -> bool:
 def _slab(plan: Plan, index: int, top_px: int, height_px: int) -> Slab:
     y, n_columns = plan.grid.y, plan.grid.x.n_tiles
     begin, end = plan.frame.crop.top + top_px, plan.frame.crop.top + top_px + height_px
-    first = next(i for i in range(y.n_tiles) if y.starts_px[i] + y.covered_px(i) > begin)
-    stop = next((i for i in range(first, y.n_tiles) if y.starts_px[i] >= end), y.n_tiles)
+    first = bisect_right(y.starts_px, begin - y.tile_px)
+    stop = bisect_left(y.starts_px, end)
     if not plan.model.batch_exact and plan.batch_size > 1:
         # A tile's companions in its batch must be those it has in one piece.
         period = plan.batch_size // math.gcd(plan.batch_size, n_columns)

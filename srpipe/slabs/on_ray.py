@@ -8,6 +8,7 @@ read there, by the driver, by a node that repeats it, and by the driver that is 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -84,7 +85,7 @@ def enhance_on_ray(
             joining = whole.begin_joining(folder, stop)
         try:
             if not there:
-                _run_slabs(cluster, slot, whole, monitor, stop, folder.beat)
+                _run_slabs(cluster, slot, at_once, whole, monitor, stop, folder.beat)
             return whole.join(folder, monitor, stop, at_once, joining, deliver, there=there)
         except BaseException as error:
             if joining is not None:
@@ -134,7 +135,7 @@ def run_slab_on_node(task: SlabTask) -> None:
 
 
 def _run_slabs(
-    cluster: Cluster, slot: Slot, whole: Whole, monitor: SlabsMonitor, stop: StopRequest,
+    cluster: Cluster, slot: Slot, at_once: int, whole: Whole, monitor: SlabsMonitor, stop: StopRequest,
     beat: Callable[[], None],
 ) -> None:  # fmt: skip
     """Have all slabs computed that are not.
@@ -148,7 +149,8 @@ def _run_slabs(
 
     def look() -> None:
         beat()
-        monitor.tell("running", list(pending.values()))
+        # Ray begins them about in turn: those far behind need not be looked at.
+        monitor.tell("running", list(itertools.islice(pending.values(), 2 * at_once)))
 
     calls = [(task,) for task in tasks]
     names = [task.name for task in tasks]
