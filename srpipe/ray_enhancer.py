@@ -21,6 +21,7 @@ from srpipe.runtime.events import Report
 from srpipe.settings import Settings
 from srpipe.slabs.nodes import check_nodes, for_slot, slot_for
 from srpipe.slabs.task import check_software
+from srpipe.slabs.whole import anywhere
 from srpipe.stop import StopRequest
 
 
@@ -41,7 +42,7 @@ class RayEnhancer:
             ClusterError: the cluster cannot be reached, is too small, or its nodes are not alike.
             ModelError, DeviceError: the model cannot be used there.
         """
-        self.settings = settings
+        self.settings = settings = anywhere(settings)
         self._stack = ExitStack()
         with ExitStack() as stack:
             self._cluster = stack.enter_context(connected(settings.address))

@@ -196,7 +196,8 @@ def test_many_images_are_a_call_each(cluster: LocalCluster, tmp_path: Path) -> N
     for i in range(4):
         write_pixels(tmp_path / "in" / f"{i}.png", photograph_pixels(120 + 7 * i, 90))
     (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
-    request = [sys.executable, "-m", "srpipe", "enhance", "in", "out", "-m", str(model)]
+    # Nodes have a current folder of their own.
+    request = [sys.executable, "-m", "srpipe", "enhance", "in", "out", "-m", model.name]
     on_ray = [*request, "--engine", "ray", "--address", cluster.address, "--progress", "json"]
     runs = [
         subprocess.run(

@@ -30,7 +30,7 @@ from srpipe.settings import Settings
 from srpipe.slabs.monitor import SlabsMonitor
 from srpipe.slabs.nodes import check_nodes, for_slot, slot_for
 from srpipe.slabs.task import SlabTask, run_slab
-from srpipe.slabs.whole import Whole, locked
+from srpipe.slabs.whole import Whole, anywhere, locked
 from srpipe.stop import StopRequest
 from srpipe.tune.budget import job_budget_bytes
 
@@ -61,7 +61,8 @@ def enhance_on_ray(
     """
     src = os.path.abspath(src)
     place = job_place(dst, settings.job_dir)
-    dst, settings = os.path.join(os.getcwd(), dst), replace(settings, job_dir=str(place.folder))
+    dst = os.path.join(os.getcwd(), dst)
+    settings = replace(anywhere(settings), job_dir=str(place.folder))
     with (
         connected(settings.address) as cluster,
         locked(place, _PATIENCE_S) as lock,
@@ -72,7 +73,7 @@ def enhance_on_ray(
         check_nodes(cluster, able, src, place.folder / LOCK_FILE, settings.model)
         at_once = sum(node.slots(slot) for node in able)
         plan = _make_plan(cluster, slot, able, src, dst, settings, stop)
-        count = settings.slabs or _kept_count(place.folder)
+        count = settings.slabs or (None if settings.fresh else _kept_count(place.folder))
         whole = Whole.of(
             src, dst, settings, plan, count or default_slabs(plan.grid.y.n_tiles, at_once)
         )

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,13 +162,20 @@ def _compare_processors(records: list[dict[str, Any]]) -> None:
         )
 
 
+def anywhere(settings: Settings) -> Settings:
+    """Settings that mean the same in every folder: a model's file, and a mask, by absolute paths."""
+    files = {
+        name: os.path.abspath(path)
+        for name, path in (("model", settings.model), ("mask", settings.mask))
+        if path is not None and os.path.isfile(path)
+    }
+    return replace(settings, **files)
+
+
 def _as_json(settings: Settings) -> dict[str, Any]:
     """What was asked for, without credentials."""
     usual = {f.name: f.default for f in fields(Settings)}
-    asked = {k: v for k, v in asdict(settings).items() if v != usual[k]}
-    for name in ("model", "mask"):
-        if name in asked and os.path.exists(asked[name]):
-            asked[name] = os.path.abspath(asked[name])
+    asked = {k: v for k, v in asdict(anywhere(settings)).items() if v != usual[k]}
     for name in ("storage_options", "slab", "slabs", "address", "engine", "fresh"):
         asked.pop(name, None)
     return asked
