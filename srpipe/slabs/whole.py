@@ -164,12 +164,12 @@ def _compare_processors(records: list[dict[str, Any]]) -> None:
 
 def anywhere(settings: Settings) -> Settings:
     """Settings that mean the same in every folder: a model's file, and a mask, by absolute paths."""
-    files = {
-        name: os.path.abspath(path)
-        for name, path in (("model", settings.model), ("mask", settings.mask))
-        if path is not None and os.path.isfile(path)
-    }
-    return replace(settings, **files)
+    model, mask = settings.model, settings.mask
+    return replace(
+        settings,
+        model=os.path.abspath(model) if os.path.isfile(model) else model,
+        mask=None if mask is None else os.path.abspath(mask),
+    )
 
 
 def _as_json(settings: Settings) -> dict[str, Any]:
