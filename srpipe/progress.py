@@ -152,9 +152,11 @@ def summary(report: Report) -> str:
     engine = {"local": workers, "slabs": slabs}.get(report.engine, "one process")
     reused = f", {report.reused_tiles} of them repeated" if report.reused_tiles else ""
     skipped = f", {report.skipped_tiles} of them left out" if report.skipped_tiles else ""
+    # What was computed before, by others, has no speed.
+    rate = f", {report.output_mp_per_s:.2f} MP/s" if report.resumed_tiles < report.tiles else ""
     return (
         f"{report.output}: {report.output_size} ({report.output_size.megapixels:.1f} MP) from "
-        f"{report.input_size} in {format_seconds(report.seconds)}, {report.output_mp_per_s:.2f} MP/s "
+        f"{report.input_size} in {format_seconds(report.seconds)}{rate} "
         f"({report.model} on {report.device}, {engine}, {report.threads} threads; {report.tiles} "
         f"tiles of {report.tile}{reused}{skipped}, stride {report.stride}, "
         f"{report.redundancy:.1%} redundant, batch {report.batch_size})"

@@ -7,22 +7,22 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from srpipe.engines.ray import connected, stop_on_interrupt
+from srpipe.engines.ray import connected, stop_with_file
 from srpipe.enhancer import Enhancer
 from srpipe.errors import Interrupted, OutputError, SrpipeError
 from srpipe.prepare import start_model
 from srpipe.run import software_versions
 from srpipe.runtime.events import Report
 from srpipe.settings import Settings
-from srpipe.slabs.nodes import check_nodes, for_slot, slot_for
+from srpipe.slabs.nodes import anywhere, check_nodes, for_slot, slot_for
 from srpipe.slabs.task import check_software
-from srpipe.slabs.whole import anywhere
 from srpipe.stop import StopRequest
+from srpipe.tune.budget import job_budget_bytes
 
 
 class RayEnhancer:
@@ -43,6 +43,7 @@ class RayEnhancer:
             ModelError, DeviceError: the model cannot be used there.
         """
         self.settings = settings = anywhere(settings)
+        self._folder = folder
         self._stack = ExitStack()
         with ExitStack() as stack:
             self._cluster = stack.enter_context(connected(settings.address))
@@ -50,6 +51,7 @@ class RayEnhancer:
             able = self._cluster.check_room(self._slot)
             self.at_once = sum(node.slots(self._slot) for node in able)
             """Images that there is room for at the same time."""
+            self._shares = max(node.slots(self._slot) for node in able)
             try:
                 mark = tempfile.NamedTemporaryFile(prefix=".srpipe-", dir=folder)  # noqa: SIM115
             except OSError as error:
@@ -69,15 +71,19 @@ class RayEnhancer:
     ) -> Report:
         """Enhance one image on a node; see :func:`srpipe.enhance`."""
         changes = {"overwrite": overwrite, "fresh": fresh}
-        call = (src, dst, self._on_node, changes, software_versions())
-        report = self._call(enhance_on_node, call, stop, os.path.basename(src))
+        stops = Path(self._folder, f".srpipe-stop-{os.urandom(8).hex()}")
+        call = (src, dst, self._on_node, self._shares, changes, software_versions(), str(stops))
+        report = self._call(enhance_on_node, call, stop, os.path.basename(src), stops)
         assert isinstance(report, Report)
         return report
 
     def _call(
-        self, function: Callable[..., Any], call: Sequence[Any], stop: StopRequest, name: str
-    ) -> Any:
-        calls = self._cluster.call_all(function, [tuple(call)], self._slot, stop, names=[name])
+        self, function: Callable[..., Any], call: Sequence[Any], stop: StopRequest, name: str,
+        stop_file: Path | None = None,
+    ) -> Any:  # fmt: skip
+        calls = self._cluster.call_all(
+            function, [tuple(call)], self._slot, stop, names=[name], stop_file=stop_file
+        )
         with closing(calls) as answers:
             for _, answer in answers:
                 if isinstance(answer, SrpipeError):
@@ -100,14 +106,19 @@ class RayEnhancer:
 
 
 def enhance_on_node(
-    src: str, dst: str, settings: Settings, changes: Mapping[str, Any], versions: Mapping[str, str]
-) -> Report:
-    """Enhance an image in a call that Ray may cancel; the model stays loaded for the next one."""
+    src: str, dst: str, settings: Settings, shares: int, changes: Mapping[str, Any],
+    versions: Mapping[str, str], stop_path: str,
+) -> Report:  # fmt: skip
+    """Enhance an image in a call that the driver may stop; the model stays loaded for the next one."""
     check_software(versions)
-    with stop_on_interrupt() as stop:
-        return _enhancer(settings).enhance(src, dst, stop=stop, **changes)
+    with stop_with_file(stop_path) as stop:
+        return _enhancer(settings, shares).enhance(src, dst, stop=stop, **changes)
 
 
 @functools.lru_cache(maxsize=1)
-def _enhancer(settings: Settings) -> Enhancer:
+def _enhancer(settings: Settings, shares: int) -> Enhancer:
+    """One of so many on this machine."""
+    if shares > 1:
+        budget = job_budget_bytes(settings.memory_bytes)
+        settings = replace(settings, memory_bytes=budget and budget // shares)
     return Enhancer(**{field.name: getattr(settings, field.name) for field in fields(settings)})

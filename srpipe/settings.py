@@ -308,8 +308,9 @@ def as_slab(numbers: Iterable[int]) -> tuple[int, int]:
     except (TypeError, ValueError):
         number = count = 0
     if not 1 <= number <= count <= MAX_SLABS:
+        said = f"{number}/{count}" if count else repr(numbers)
         raise SettingsError(
-            f"slab {numbers} must be a number from 1 on and how many there are, at most {MAX_SLABS}, "
+            f"slab {said} must be a number from 1 on and how many there are, at most {MAX_SLABS}, "
             "such as 3/16."
         )
     return number, count

@@ -295,6 +295,11 @@ def run(options: argparse.Namespace) -> int:
             renderer.error(error, exit_code)
             return exit_code
         renderer.report(report)
+    if options.slab is not None and not options.quiet and options.progress != "json":
+        print(
+            f"srpipe: slab {options.slab} is done; when all are, 'srpipe assemble' makes the output.",
+            file=sys.stderr,
+        )
     for line in stage_lines(report):
         logger.info("%s", line)
     return 0

@@ -47,6 +47,9 @@ def _describe(status: JobStatus) -> str:
     what = _WHAT_TO_DO[status.state]
     if status.state == "interrupted" and {slab.state for slab in status.slabs} == {"done"}:
         what = "is done in all its slabs: 'srpipe assemble', or its command, joins them"
+    elif status.state == "interrupted" and status.slabs:
+        missing = ", ".join(str(s.number) for s in status.slabs if s.state != "done")
+        what = f"waits for slabs {missing}"
     lines = [
         f"{status.folder}: the job {what}{owner}",
         f"  tiles done: {status.tiles_done} of {status.tiles_total} ({share:.0%})",

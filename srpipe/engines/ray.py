@@ -4,8 +4,8 @@ What travels is small: plans, and reports. Functions are found by name, so that 
 copy of the code, and it is checked that all copies are the same. A slot is what one call holds of a
 node: so many processors, and so many GPUs.
 
-A call is asked to stop by Ray's cancellation, which reaches the main thread of its process as SIGINT:
-functions that run for long turn that into a request to stop (:func:`stop_on_interrupt`).
+A call is asked to stop by a file that driver and nodes see, whose name it was given
+(:func:`stop_with_file`): Ray's own cancellation of calls that have just ended can bring it down.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import tempfile
@@ -22,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from srpipe.errors import ClusterError, SrpipeError
@@ -50,8 +52,8 @@ class Slot:
     gpus: int = 0
 
     def __str__(self) -> str:
-        gpus = f" and {self.gpus} GPU{'s' if self.gpus > 1 else ''}" if self.gpus else ""
-        return f"{self.cpus} processor{'s' if self.cpus > 1 else ''}{gpus}"
+        gpus = f" and {self.gpus} GPU{'s' if self.gpus != 1 else ''}" if self.gpus else ""
+        return f"{self.cpus} processor{'s' if self.cpus != 1 else ''}{gpus}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     Raises:
         ClusterError: Ray is not installed, or the cluster cannot be reached.
     """
+    _use_token()
     try:
         ray = importlib.import_module("ray")
     except ImportError:
@@ -90,43 +93,54 @@ def connected(address: str | None) -> Iterator[Cluster]:
     if ray.is_initialized():
         yield Cluster(ray)
         return
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = address or os.environ.get("RAY_ADDRESS") or _running_here()
     with contextlib.ExitStack() as stack:
         stack.callback(ray.shutdown)
         _connect(ray, address, stack)
         yield Cluster(ray)
 
 
+def _use_token() -> None:
+    """Have Ray send the token that clusters of this user ask for, if there is one; others ignore it."""
+    if "RAY_AUTH_MODE" not in os.environ and (
+        "RAY_AUTH_TOKEN" in os.environ or Path.home().joinpath(".ray", "auth_token").exists()
+    ):
+        os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def _running_here() -> str | None:
+    """The address of the cluster that ``ray start`` has begun on this machine, if it still runs."""
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    try:
+        address = Path(folder, "ray", "ray_current_cluster").read_text().strip()
+        _check_reachable(address)
+    except (OSError, ClusterError):
+        return None
+    return address
+
+
 def _connect(ray: Any, address: str | None, stack: contextlib.ExitStack) -> None:
     """Connect to a cluster, or make one, whose files are gone with ``stack``."""
     try:
-        if address not in (None, "auto", "local"):
+        if address not in (None, "local"):
             assert address is not None
             _check_reachable(address)
             _connect_in_time(ray, address)
-        elif address == "local" or not _joined_one_here(ray, must=address == "auto"):
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            folder = tempfile.TemporaryDirectory(prefix="srpipe-ray-", ignore_cleanup_errors=True)
-            stack.callback(folder.cleanup)
-            stack.callback(ray.shutdown)  # before its folder goes
-            # In this very thread: Ray's processes end with the thread that has started them.
-            _init(ray, address="local", include_dashboard=False, _temp_dir=folder.name)
+            return
+        folder = tempfile.TemporaryDirectory(prefix="srpipe-ray-", ignore_cleanup_errors=True)
+        stack.callback(folder.cleanup)
+        stack.callback(ray.shutdown)  # before its folder goes
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Or Ray would write one into the user's home.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # In this very thread: Ray's processes end with the thread that has started them.
+        _init(ray, address="local", include_dashboard=False, _temp_dir=folder.name)
     except ClusterError:
         raise
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"the Ray cluster at {address or 'this machine'} cannot be used: {_first_line(error)}"
         ) from None
-
-
-def _joined_one_here(ray: Any, *, must: bool) -> bool:
-    try:
-        _init(ray, address="auto")
-    except ConnectionError:
-        if must:
-            raise
-        return False
-    return True
 
 
 def _init(ray: Any, **options: Any) -> None:
@@ -156,7 +170,8 @@ def _connect_in_time(ray: Any, address: str) -> None:
     if thread.is_alive():
         raise ClusterError(
             f"the Ray cluster at {address} did not answer within {_CONNECT_S:.0f} seconds: check the "
-            "address ('ray status' on the head node shows it), and that the cluster runs."
+            "address ('ray status' on the head node shows it), and, if the cluster asks for a token, that "
+            "~/.ray/auth_token is that of its head node."
         )
     if failures:
         raise failures[0]
@@ -168,9 +183,12 @@ def _check_reachable(address: str) -> None:
     Raises:
         ClusterError: nothing does.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        raise ClusterError(f"the address {address!r} must be a host and a port: host:6379.")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "//" in host:
+        raise ClusterError(
+            f"the address {address!r} must be a host and a port, such as head:6379, or 'local' for "
+            "this machine alone; srpipe runs on a machine of the cluster, not as a client from outside."
+        )
     try:
         with socket.create_connection((host.strip("[]"), int(port)), _REACH_S) as connection:
             connection.sendall(_HTTP2_PREFACE)
@@ -275,6 +293,7 @@ class Cluster:
     def call_all(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], slot: Slot,
         stop: StopRequest, look: Callable[[], None] = lambda: None, names: Sequence[str] = (),
+        stop_file: Path | None = None,
     ) -> Generator[tuple[int, Any], None, None]:  # fmt: skip
         """Call a function once for each tuple of arguments, as slots are free.
 
@@ -282,19 +301,21 @@ class Cluster:
             function: may be called again for the same arguments where a node or a process is lost.
             calls: its arguments.
             slot: what a call holds of a node.
-            stop: once it is asked, no call is begun; those under way are asked to stop.
+            stop: once it is asked, calls are told to stop.
             look: called twice a second.
             names: of the calls, for what they log.
+            stop_file: is made to tell calls to stop, and is removed at the end.
 
         Yields:
-            The number of a call and what it returned, or the error it raised, as they end. Where
-            ``stop`` was asked, only those that ended in time. Where the iterator is given up, calls
-            under way are asked to stop and waited for.
+            The number of a call and what it returned, or the error it raised, as they end. Once
+            ``stop`` was asked, only those that end in time. Where the iterator is given up, calls are
+            told to stop, and waited for.
         """
         remote = self._ray.remote(
             num_cpus=slot.cpus, num_gpus=slot.gpus, max_retries=_MAX_RETRIES,
             scheduling_strategy="SPREAD",
         )(_call)  # fmt: skip
+        _remove(stop_file)
         pending = {
             remote.remote(_name(function), arguments): number
             for number, arguments in enumerate(calls)
@@ -303,7 +324,7 @@ class Cluster:
         try:
             while pending and (end_s is None or time.monotonic() < end_s):
                 if stop.times and end_s is None:
-                    end_s = self._cancel(pending)
+                    end_s = _tell_to_stop(stop_file)
                 ready, _ = self._ray.wait(list(pending), num_returns=1, timeout=_LOOK_S)
                 look()
                 for reference in ready:
@@ -312,41 +333,60 @@ class Cluster:
                         answer: _Answer = self._ray.get(reference)
                         _log_again(answer, names[number] if names else "")
                         yield number, answer.value
-                    except self._ray.exceptions.TaskCancelledError:
-                        pass
                     except self._ray.exceptions.RayError as error:
                         yield number, ClusterError(f"Ray gave it up ({_first_line(error)}).")
         finally:
             if pending:
-                end_s = end_s or self._cancel(pending)
+                end_s = end_s or _tell_to_stop(stop_file)
                 rest_s = max(0.1, end_s - time.monotonic())
                 _, late = self._ray.wait(list(pending), num_returns=len(pending), timeout=rest_s)
                 self._give_up(late)
+            _remove(stop_file)
 
     def _give_up(self, references: Iterable[Any]) -> None:
-        """End calls at once; to do that to one that has ended can bring Ray down."""
+        """End calls at once."""
         for reference in references:
             if not self._ray.wait([reference], timeout=0)[0]:
                 self._ray.cancel(reference, force=True)
 
-    def _cancel(self, pending: dict[Any, int]) -> float:
-        for reference in pending:
-            self._ray.cancel(reference, force=False)
-        return time.monotonic() + _STOP_S
+
+def _tell_to_stop(stop_file: Path | None) -> float:
+    """Returns until when calls are waited for, monotonic clock."""
+    if stop_file is not None:
+        with contextlib.suppress(OSError):
+            stop_file.touch()
+    return time.monotonic() + _STOP_S
+
+
+def _remove(file: Path | None) -> None:
+    if file is not None:
+        file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def stop_on_interrupt() -> Iterator[StopRequest]:
-    """A request to stop that is made when Ray cancels the call."""
-    stop = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: stop.request())
+def stop_with_file(path: str) -> Iterator[StopRequest]:
+    """A request to stop that is made when there is a file, or the call is cancelled.
+
+    Args:
+        path: the file that a driver makes to stop its calls.
+    """
+    stop, ended = StopRequest(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_LOOK_S):
+            if os.path.exists(path):
+                stop.request()
+                return
+
+    if os.path.exists(path):
+        stop.request()
+    thread = threading.Thread(target=watch, name="srpipe-stop", daemon=True)
+    thread.start()
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        ended.set()
+        thread.join()
 
 
 def _name(function: Callable[..., Any]) -> tuple[str, str]:
@@ -378,6 +418,7 @@ def _call(name: tuple[str, str], arguments: tuple[Any, ...]) -> _Answer:
     """Call a function by its name, on a node."""
     module, function = name
     ear, of_all = _Ear(), logging.getLogger("srpipe")
+    level = of_all.level
     of_all.addHandler(ear)
     of_all.setLevel(logging.INFO)
     try:
@@ -386,6 +427,7 @@ def _call(name: tuple[str, str], arguments: tuple[Any, ...]) -> _Answer:
         value = error
     finally:
         of_all.removeHandler(ear)
+        of_all.setLevel(level)
     return _Answer(value, tuple(ear.said))
 
 

@@ -40,19 +40,15 @@ def assemble_parts(
         WriteError: the output cannot be written, or a part is not what it should be.
         Interrupted: ``look`` asked for it.
     """
-
-    def beat(_: int) -> None:
-        look()
-
     try:
         if cut.part == "pixels":
             _save_pixels(plan, cut, list(parts), path, look)
         elif plan.output.format.name == "Zarr":
             from srpipe.io.joined_zarr import join_zarrs  # its package is an extra
 
-            join_zarrs(list(parts), path, plan.output, beat=beat)
+            join_zarrs(list(parts), path, plan.output, beat=look)
         else:
-            join_tiffs(parts, path, beat=beat)
+            join_tiffs(parts, path, beat=look)
             add_metadata(plan, path, carry_fields(plan.image, _nothing(plan), plan.output_factor))
         sync_output(Path(path))
     except VIPS_ERRORS as error:

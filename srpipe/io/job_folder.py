@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 LOG_FILE = "stages.log"
 REMOTE_FOLDER = "remote"
+SLABS_FACT = "slabs"
 SLAB_NAME = re.compile(r"slab-\d{4}(?!\d)")
 
 
@@ -119,6 +120,8 @@ class JobFolder:
                 f"{self.path / PLAN_FILE} is damaged: the job cannot go on; start over with --fresh."
             ) from None
         changed = differences(facts, self._facts)
+        if len(changed) == 1 and facts.get(SLABS_FACT) != self._facts.get(SLABS_FACT):
+            raise JobError(_other_slabs(self.path, facts.get(SLABS_FACT)))
         if changed:
             raise JobError(
                 f"{self.path} holds another job ({'; '.join(changed)}): repeat the earlier command "
@@ -230,6 +233,18 @@ class JobFolder:
         for name in (f"{FINISHED_FILE}.new", LOG_FILE):
             disk.remove(self.path / name)
         _remove_slabs(self.path)
+
+
+def _other_slabs(folder: Path, count: str | None) -> str:
+    if count is None:
+        return (
+            f"{folder} holds this job in one piece: go on with it as it was begun, or remove the folder to "
+            "begin it in slabs."
+        )
+    return (
+        f"{folder} holds this job in {count} slabs: go on with them, by --slab K/{count} or by --engine "
+        "ray, or remove the folder to begin otherwise."
+    )
 
 
 def lock_folder(folder: Path, patience_s: float = 0.0) -> JobLock:

@@ -99,16 +99,14 @@ class _Value:
     pieces: Iterable[bytes]
 
 
-def join_tiffs(
-    parts: Iterable[str], path: str, *, beat: Callable[[int], None] = lambda _: None
-) -> None:
+def join_tiffs(parts: Iterable[str], path: str, *, beat: Callable[[], None] = lambda: None) -> None:
     """Join tiled TIFFs of one page, as libvips writes them, from top to bottom.
 
     Args:
         parts: all of one width and alike in everything but their length, which is a multiple of that
             of a tile for all but the last. Each is copied before the next one is asked for.
         path: the file to write; BigTIFF if the parts are.
-        beat: called with the bytes copied since.
+        beat: called now and then.
 
     Raises:
         WriteError: a part does not fit to the others, or the whole would be too large for a TIFF that
@@ -123,7 +121,7 @@ def join_tiffs(
         raise
 
 
-def _join(parts: Iterable[str], path: str, beat: Callable[[int], None]) -> None:
+def _join(parts: Iterable[str], path: str, beat: Callable[[], None]) -> None:
     opened: list[_Part] = []
     with open(path, "wb") as file:
         for part_path in parts:
@@ -232,7 +230,7 @@ def _header(part: _Part) -> bytes:
 
 
 def _copy_range(
-    source: BinaryIO, start: int, stop: int, target: BinaryIO, beat: Callable[[int], None]
+    source: BinaryIO, start: int, stop: int, target: BinaryIO, beat: Callable[[], None]
 ) -> None:
     """Append bytes of a file to another one."""
     target.flush()
@@ -245,7 +243,7 @@ def _copy_range(
         if not n:
             raise WriteError(f"{source.name} has ended early: remove it, and compute it again.")
         start += n
-        beat(n)
+        beat()
 
 
 def _copy_by_system(source: BinaryIO, start: int, n_bytes: int, target: BinaryIO) -> int:

@@ -41,7 +41,7 @@ def join_zarrs(
     path: str,
     spec: OutputSpec,
     *,
-    beat: Callable[[int], None] = lambda _: None,
+    beat: Callable[[], None] = lambda: None,
 ) -> None:
     """Join Zarrs, from top to bottom; their chunks are moved, not copied.
 
@@ -51,7 +51,7 @@ def join_zarrs(
             their smallest level.
         path: the folder to make, or to go on with.
         spec: of the whole, with its options.
-        beat: called with the bytes of pixels that were dealt with since.
+        beat: called now and then.
 
     Raises:
         WriteError: a part does not fit to the others, or ``path`` is gone after rows were moved there.
@@ -77,7 +77,7 @@ def join_zarrs(
             rows = -(-array.shape[1] // options.chunk_px)
             _move(Path(part, str(level), "c", "0"), Path(path, str(level), "c", "0"), rows, row)
         top += levels[0].shape[1]
-        beat(levels[0].nbytes)
+        beat()
     _make_levels(arrays, len(first), options.chunk_px, beat)
 
 
@@ -149,7 +149,7 @@ def _move(source: Path, target: Path, rows: int, first: int) -> None:
             os.rename(place, target / str(first + row))
 
 
-def _make_levels(arrays: list[Any], there: int, chunk_px: int, beat: Callable[[int], None]) -> None:
+def _make_levels(arrays: list[Any], there: int, chunk_px: int, beat: Callable[[], None]) -> None:
     """Make the levels that parts do not have, of the last that they have."""
     if there == len(arrays):
         return
@@ -161,4 +161,4 @@ def _make_levels(arrays: list[Any], there: int, chunk_px: int, beat: Callable[[i
             chunk = above[:, top : top + chunk_px, left : left + chunk_px]
             halves.append(halve(chunk.transpose(1, 2, 0)))
         below.add(np.concatenate(halves, axis=1))
-        beat(0)
+        beat()

@@ -1,9 +1,10 @@
 """The job folder of a job in slabs: what each slab has given so far, and whether there is room.
 
-plan.json                   the plan of the whole, its slabs, and the request that it was made for
+plan.json                   the plan of the whole, and its slabs
 slab-0001/                  the job folder of the first slab, while it is worked on
 slab-0001.tif, .zarr, .raw  its part of the output, whole
 slab-0001.json              what was done for it; written when its part is there
+slab-0000.stop              asks those who work on slabs to stop, for a moment
 output.part.tif             the output while parts are joined
 
 One process at a time may hold the lock of the folder: it makes the plan, or joins the parts. The slabs
@@ -22,22 +23,18 @@ from typing import Any
 from srpipe.errors import SpaceError
 from srpipe.io import disk
 from srpipe.io.checkpoint import Checkpoint, load_checkpoints
-from srpipe.io.job_folder import JobFolder
+from srpipe.io.job_folder import SLABS_FACT, JobFolder
 from srpipe.io.job_lock import JobLock
 from srpipe.io.space import format_bytes, free_disk_bytes, same_disk
 from srpipe.plan.fingerprint import Fingerprint
 from srpipe.plan.job import Plan
 from srpipe.plan.slabs import Cut, part_output, slab_name, slab_plan
 
-SLABS_FACT = "slabs"
-
 
 class SlabsFolder(JobFolder):
     """The folder of a job in slabs, locked for as long as this object holds it."""
 
-    def __init__(
-        self, plan: Plan, facts: Fingerprint, lock: JobLock, cut: Cut, request: dict[str, Any]
-    ) -> None:
+    def __init__(self, plan: Plan, facts: Fingerprint, lock: JobLock, cut: Cut) -> None:
         """Take over the folder.
 
         Args:
@@ -45,11 +42,9 @@ class SlabsFolder(JobFolder):
             facts: its fingerprint.
             lock: of the folder; it is released with the job.
             cut: the plan in slabs.
-            request: what the plan was made for, as plain values.
         """
         super().__init__(plan, facts | {SLABS_FACT: str(len(cut.slabs))}, lock)
         self._cut = cut
-        self._request = request
 
     def _last_good_state(self) -> Checkpoint | None:
         return Checkpoint(job=self._digest, next_tile=0, stored_px=0)
@@ -58,7 +53,7 @@ class SlabsFolder(JobFolder):
         """Each slab takes the room of its own canvas."""
 
     def _more_facts(self) -> dict[str, Any]:
-        return {"slabs": [asdict(slab) for slab in self._cut.slabs], "request": self._request}
+        return {"slabs": [asdict(slab) for slab in self._cut.slabs]}
 
     def _remove_partial(self) -> None:
         # Rows of chunks that have been moved into a Zarr are nowhere else.
@@ -127,6 +122,11 @@ def write_done(folder: Path, index: int, record: dict[str, Any]) -> None:
         OSError: it cannot be written.
     """
     disk.replace_file(folder / f"{slab_name(index)}.json", json.dumps(record).encode())
+
+
+def stop_file(folder: Path) -> Path:
+    """The file that tells slabs on other machines to stop; it is there for a moment only."""
+    return folder / "slab-0000.stop"
 
 
 def tiles_done(folder: Path, index: int) -> int:

@@ -114,8 +114,8 @@ def cut(plan: Plan, count: int, *, same_disk: bool = True) -> Cut:
         lines = _lines(plan, count, 1)
     if not _are_apart(lines):
         raise SettingsError(
-            f"{plan.image.path} has {plan.grid.y.n_tiles} rows of tiles, too few for {count} slabs: "
-            "use fewer."
+            f"{plan.image.path} has {plan.grid.y.n_tiles} row{'s' * (plan.grid.y.n_tiles > 1)} of "
+            f"tiles, too few for {count} slabs: use fewer."
         )
     return Cut(
         tuple(

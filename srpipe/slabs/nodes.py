@@ -29,6 +29,16 @@ def slot_for(cluster: Cluster, settings: Settings) -> Slot:
     return Slot(max(min(shares, default=1), settings.workers or 1), gpus)
 
 
+def anywhere(settings: Settings) -> Settings:
+    """Settings that mean the same in every folder: a model's file, and a mask, by absolute paths."""
+    model, mask = settings.model, settings.mask
+    return replace(
+        settings,
+        model=os.path.abspath(model) if os.path.isfile(model) else model,
+        mask=None if mask is None else os.path.abspath(mask),
+    )
+
+
 def for_slot(settings: Settings, slot: Slot) -> Settings:
     """Settings for what runs in a slot, whose devices Ray numbers from 0 on."""
     workers = settings.workers or max(slot.gpus, 1)

@@ -16,21 +16,22 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from srpipe.engines.ray import Cluster, Node, Slot, connected, stop_on_interrupt
+from srpipe.engines.ray import Cluster, Node, Slot, connected, stop_with_file
 from srpipe.errors import Interrupted, SrpipeError
 from srpipe.io.assembly import takes_parts_one_by_one
 from srpipe.io.job_lock import LOCK_FILE
 from srpipe.io.job_place import job_place
 from srpipe.io.job_record import PLAN_FILE, read_record
+from srpipe.io.slabs_folder import stop_file
 from srpipe.plan.job import Plan
 from srpipe.plan.slabs import Slab, default_slabs
 from srpipe.prepare import prepare
 from srpipe.runtime.events import ProgressCallback, Report
 from srpipe.settings import Settings
 from srpipe.slabs.monitor import SlabsMonitor
-from srpipe.slabs.nodes import check_nodes, for_slot, slot_for
+from srpipe.slabs.nodes import anywhere, check_nodes, for_slot, slot_for
 from srpipe.slabs.task import SlabTask, run_slab
-from srpipe.slabs.whole import Whole, anywhere, locked
+from srpipe.slabs.whole import Whole, locked
 from srpipe.stop import StopRequest
 from srpipe.tune.budget import job_budget_bytes
 
@@ -74,9 +75,7 @@ def enhance_on_ray(
         at_once = sum(node.slots(slot) for node in able)
         plan = _make_plan(cluster, slot, able, src, dst, settings, stop)
         count = settings.slabs or (None if settings.fresh else _kept_count(place.folder))
-        whole = Whole.of(
-            src, dst, settings, plan, count or default_slabs(plan.grid.y.n_tiles, at_once)
-        )
+        whole = Whole.of(plan, count or default_slabs(plan.grid.y.n_tiles, at_once))
         folder = whole.folder(lock)
         there = folder.prepare() is None
         monitor = whole.monitor(progress, begin_s)
@@ -86,7 +85,7 @@ def enhance_on_ray(
             joining = whole.begin_joining(folder, stop)
         try:
             if not there:
-                _run_slabs(cluster, slot, at_once, whole, monitor, stop, folder.beat)
+                _run_slabs(cluster, slot, at_once, whole, settings, monitor, stop, folder.beat)
             return whole.join(folder, monitor, stop, at_once, joining, deliver, there=there)
         except BaseException as error:
             if joining is not None:
@@ -107,11 +106,10 @@ def _kept_count(folder: Path) -> int | None:
 def plan_on_node(src: str, dst: str, settings: Settings, shares: int) -> Plan:
     """Plan a job on a node that runs so many slabs at once."""
     assert settings.job_dir is not None
-    with stop_on_interrupt():
-        if shares > 1 and not Path(settings.job_dir, PLAN_FILE).exists():
-            budget = job_budget_bytes(settings.memory_bytes)
-            settings = replace(settings, memory_bytes=budget and budget // shares)
-        return prepare(src, dst, settings)
+    if shares > 1 and not Path(settings.job_dir, PLAN_FILE).exists():
+        budget = job_budget_bytes(settings.memory_bytes)
+        settings = replace(settings, memory_bytes=budget and budget // shares)
+    return prepare(src, dst, settings)
 
 
 def _make_plan(
@@ -130,14 +128,16 @@ def _make_plan(
 
 
 def run_slab_on_node(task: SlabTask) -> None:
-    """Compute a slab in a call that Ray may cancel."""
-    with stop_on_interrupt() as stop:
+    """Compute a slab in a call that the driver may stop."""
+    with stop_with_file(os.fspath(stop_file(Path(task.plan.job_dir).parent))) as stop:
+        if stop.times:
+            raise Interrupted("interrupted.")
         run_slab(task, None, stop)
 
 
 def _run_slabs(
-    cluster: Cluster, slot: Slot, at_once: int, whole: Whole, monitor: SlabsMonitor, stop: StopRequest,
-    beat: Callable[[], None],
+    cluster: Cluster, slot: Slot, at_once: int, whole: Whole, settings: Settings,
+    monitor: SlabsMonitor, stop: StopRequest, beat: Callable[[], None],
 ) -> None:  # fmt: skip
     """Have all slabs computed that are not.
 
@@ -145,7 +145,7 @@ def _run_slabs(
         SrpipeError: of the slab that failed first; the others stop.
         Interrupted: ``stop`` asked for it.
     """
-    tasks = [whole.task(slab) for slab in whole.not_done()]
+    tasks = [whole.task(slab, settings) for slab in whole.not_done()]
     pending: dict[int, Slab] = {number: task.slab for number, task in enumerate(tasks)}
 
     def look() -> None:
@@ -155,7 +155,10 @@ def _run_slabs(
 
     calls = [(task,) for task in tasks]
     names = [task.name for task in tasks]
-    with closing(cluster.call_all(run_slab_on_node, calls, slot, stop, look, names)) as answers:
+    stops = stop_file(whole.path)
+    with closing(
+        cluster.call_all(run_slab_on_node, calls, slot, stop, look, names, stops)
+    ) as answers:
         for number, error in answers:
             if isinstance(error, Interrupted) and stop.times:
                 continue

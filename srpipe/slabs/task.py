@@ -12,7 +12,6 @@ from typing import Any
 from srpipe.errors import ClusterError, ModelError, SrpipeError
 from srpipe.io.external_data import hash_model
 from srpipe.io.job_folder import lock_folder
-from srpipe.io.job_lock import LOCK_FILE
 from srpipe.io.processor import processor_name
 from srpipe.io.slabs_folder import read_done, write_done
 from srpipe.models.zoo import find_model
@@ -81,9 +80,7 @@ def run_slab(task: SlabTask, progress: ProgressCallback | None, stop: StopReques
         lock = lock_folder(Path(plan.job_dir), _PATIENCE_S)
         done = read_done(folder, index)
         if done is not None:  # by whoever had the lock before
-            (Path(plan.job_dir) / LOCK_FILE).unlink(missing_ok=True)
             lock.release()
-            os.rmdir(plan.job_dir)
             return report_of(done)
         return run_job(plan, progress, time.monotonic(), stop, deliver=write, lock=lock)
     except SrpipeError as error:

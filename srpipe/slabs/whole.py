@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from srpipe.io.job_place import JobPlace, job_place
 from srpipe.io.job_record import read_record
 from srpipe.io.slabs_folder import SlabsFolder, read_done
 from srpipe.io.space import same_disk
-from srpipe.plan.fingerprint import fingerprint
+from srpipe.plan.fingerprint import Fingerprint, fingerprint
 from srpipe.plan.job import Plan, chosen_engine
+from srpipe.plan.plain import rebuild
 from srpipe.plan.slabs import Cut, Slab, cut, slab_plan
 from srpipe.prepare import prepare
 from srpipe.run import software_versions
@@ -40,31 +41,25 @@ _PATIENCE_S = 120.0
 class Whole:
     """A job in slabs."""
 
-    src: str
-    dst: str
-    """With options in brackets behind it."""
-    settings: Settings
     plan: Plan
     cut: Cut
+    facts: Fingerprint
 
     @classmethod
-    def of(cls, src: str, dst: str, settings: Settings, plan: Plan, count: int) -> Whole:
+    def of(cls, plan: Plan, count: int, facts: Fingerprint | None = None) -> Whole:
         """Cut a plan into slabs.
 
         Args:
-            src: input of the request that the plan was made for.
-            dst: its output.
-            settings: its settings.
             plan: of the whole.
             count: how many slabs.
+            facts: its fingerprint, if it was made elsewhere.
 
         Raises:
             SettingsError: the job has too few rows for so many.
         """
         beside = os.path.dirname(plan.output.path)
-        folder = plan.job_dir if os.path.isdir(plan.job_dir) else os.path.dirname(plan.job_dir)
-        whole = cut(plan, count, same_disk=same_disk(folder, beside))
-        return cls(src=src, dst=dst, settings=settings, plan=plan, cut=whole)
+        whole = cut(plan, count, same_disk=same_disk(plan.job_dir, beside))
+        return cls(plan=plan, cut=whole, facts=facts or fingerprint(plan, software_versions()))
 
     @property
     def path(self) -> Path:
@@ -73,26 +68,20 @@ class Whole:
 
     def folder(self, lock: JobLock) -> SlabsFolder:
         """The job folder."""
-        request = {
-            "src": os.path.abspath(self.src),
-            "dst": os.path.join(os.getcwd(), self.dst),
-            "settings": _as_json(self.settings),
-        }
-        facts = fingerprint(self.plan, software_versions())
-        return SlabsFolder(self.plan, facts, lock, self.cut, request)
+        return SlabsFolder(self.plan, self.facts, lock, self.cut)
 
     def monitor(self, progress: ProgressCallback | None, begin_s: float) -> SlabsMonitor:
         """What tells of the job, which was asked for at ``begin_s`` on the monotonic clock."""
         return SlabsMonitor(self.plan, self.cut, self.path, progress, begin_s)
 
-    def task(self, slab: Slab) -> SlabTask:
-        """What a machine needs to compute a slab."""
-        engine = chosen_engine(self.settings)
+    def task(self, slab: Slab, settings: Settings) -> SlabTask:
+        """What a machine needs to compute a slab, as settings ask for it."""
+        engine = chosen_engine(settings)
         return SlabTask(
             plan=slab_plan(self.plan, self.cut, slab, self.plan.job_dir, engine),
             slab=slab,
             count=len(self.cut.slabs),
-            model=self.settings.model,
+            model=settings.model,
             versions=software_versions(),
         )
 
@@ -162,25 +151,6 @@ def _compare_processors(records: list[dict[str, Any]]) -> None:
         )
 
 
-def anywhere(settings: Settings) -> Settings:
-    """Settings that mean the same in every folder: a model's file, and a mask, by absolute paths."""
-    model, mask = settings.model, settings.mask
-    return replace(
-        settings,
-        model=os.path.abspath(model) if os.path.isfile(model) else model,
-        mask=None if mask is None else os.path.abspath(mask),
-    )
-
-
-def _as_json(settings: Settings) -> dict[str, Any]:
-    """What was asked for, without credentials."""
-    usual = {f.name: f.default for f in fields(Settings)}
-    asked = {k: v for k, v in asdict(anywhere(settings)).items() if v != usual[k]}
-    for name in ("storage_options", "slab", "slabs", "address", "engine", "fresh"):
-        asked.pop(name, None)
-    return asked
-
-
 @contextmanager
 def locked(place: JobPlace, patience_s: float) -> Iterator[JobLock]:
     """Hold the lock of a job folder; one that is new and has got no plan is removed."""
@@ -207,9 +177,9 @@ def enhance_slab(
     assert settings.slab is not None
     number, count = settings.slab
     with locked(job_place(dst, settings.job_dir), _PATIENCE_S) as lock:
-        whole = Whole.of(src, dst, settings, prepare(src, dst, settings), count)
+        whole = Whole.of(prepare(src, dst, settings), count)
         whole.folder(lock).prepare()
-    return run_slab(whole.task(whole.cut.slabs[number - 1]), progress, stop)
+    return run_slab(whole.task(whole.cut.slabs[number - 1], settings), progress, stop)
 
 
 def assemble(
@@ -228,28 +198,48 @@ def assemble(
         stop: lets a signal handler or another thread ask it to stop.
 
     Raises:
-        InputError: there is no job in slabs for ``dst``.
+        InputError: there is no job in slabs for ``dst``, or its input is another.
         JobError: slabs are missing.
         WriteError: the output cannot be written.
     """
     begin_s = time.monotonic()
     place = job_place(os.fspath(dst), None if job_dir is None else os.fspath(job_dir))
     try:
-        request = read_record(place.folder)["request"]
-        count = len(read_record(place.folder)["slabs"])
+        record = read_record(place.folder)
+        plan, count = rebuild(Plan, record["plan"]), len(record["slabs"])
     except OSError:
-        raise InputError(f"there is no job for {place.shown} in {place.folder}.") from None
+        there = " It is there: it may have been joined before." if place.output.exists() else ""
+        raise InputError(f"there is no job for {place.shown} in {place.folder}.{there}") from None
     except (ValueError, KeyError, TypeError):
         raise InputError(
             f"the job in {place.folder} is not in slabs: repeat its command to go on with it."
         ) from None
-    settings = Settings(**request["settings"] | {"job_dir": os.fspath(place.folder)})
+    # It may be called otherwise where it is joined.
+    plan = replace(plan, job_dir=os.fspath(place.folder))
     stop = stop or StopRequest()
     with locked(place, _PATIENCE_S) as lock:
-        plan = prepare(request["src"], request["dst"], settings)
-        whole = Whole.of(request["src"], request["dst"], settings, plan, count)
+        _check_input(plan)
+        whole = Whole.of(plan, count, record["facts"])
         folder = whole.folder(lock)
         there = folder.prepare() is None
         monitor = whole.monitor(progress, begin_s)
         with stop.heeding():
             return whole.join(folder, monitor, stop, 1, there=there)
+
+
+def _check_input(plan: Plan) -> None:
+    """See that the input, whose metadata the output gets, is still what it was.
+
+    Raises:
+        InputError: it is another, or gone.
+    """
+    identity = plan.image.identity
+    try:
+        stat = os.stat(plan.image.path)
+    except OSError as error:
+        raise InputError(
+            f"{plan.image.path} cannot be read ({error.strerror}): the output takes over its metadata; "
+            "put it back."
+        ) from None
+    if (stat.st_size, stat.st_mtime_ns) != (identity.size_bytes, identity.modified_ns):
+        raise InputError(f"{plan.image.path} has changed since its slabs were computed.")

@@ -92,11 +92,8 @@ def test_parts_become_the_files_of_the_whole(
     image = picture(width, height, bands, dtype)
     save_zarr(image, spec(compression), str(folder / "whole.zarr"))
     parts = parts_of(image, folder, tops, spec(compression, levels))
-    bytes_: list[int] = []
-    join_zarrs(parts, str(folder / "a.zarr"), spec(compression), beat=bytes_.append)
+    join_zarrs(parts, str(folder / "a.zarr"), spec(compression))
     assert same(folder / "a.zarr", folder / "whole.zarr", compression)
-    pixels_bytes = width * height * bands * np.dtype(dtype).itemsize
-    assert sum(bytes_) == pixels_bytes
     shutil.rmtree(folder)
 
 
@@ -110,7 +107,7 @@ def test_a_join_that_was_killed_is_completed_by_another(tmp_path: Path) -> None:
         parts = parts_of(image, folder, [0, 128, 384], spec("blosc", 2))
         calls = itertools.count(1)
 
-        def kill(_: int, calls: Any = calls, n: int = n) -> None:
+        def kill(calls: Any = calls, n: int = n) -> None:
             if next(calls) == n:
                 raise KilledError
 
@@ -212,7 +209,7 @@ def test_a_reader_finds_the_pixels(tmp_path: Path) -> None:
 def test_rows_that_were_moved_and_lost_are_not_taken_for_black(tmp_path: Path, damage: str) -> None:
     parts = parts_of(picture(200, 300, 3, "uint8"), tmp_path, [0, 128], spec("none", 2))
 
-    def kill(_: int) -> None:
+    def kill() -> None:
         raise KilledError
 
     joined = tmp_path / "a.zarr"
