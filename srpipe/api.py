@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from srpipe.errors import SettingsError
+from srpipe.io.job_place import strip_file_scheme
 from srpipe.io.model_probe import probe_model, read_model_metadata
 from srpipe.io.processor import available_cores
 from srpipe.io.source import read_image_info
@@ -249,6 +250,7 @@ def carry_out(
         SrpipeError: as :func:`enhance` does.
     """
     if settings.slab is not None:
+        src, dst = strip_file_scheme(src), strip_file_scheme(dst)
         if is_url(src) or is_url(dst):
             raise SettingsError(
                 "slab is for files that all machines see: copy what is behind a URL there first."

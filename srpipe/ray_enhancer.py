@@ -61,7 +61,10 @@ class RayEnhancer:
             with mark:
                 mark.write(os.urandom(16))
                 mark.flush()
-                check_nodes(self._cluster, able, src, Path(mark.name), settings.model)
+                os.fsync(mark.fileno())
+                check_nodes(
+                    self._cluster, able, src, Path(mark.name), settings.model, StopRequest()
+                )
             self._on_node = for_slot(settings, self._slot)
             self.device, self.model = self._call(start_model, (self._on_node,), StopRequest(), "")
             self._stack = stack.pop_all()

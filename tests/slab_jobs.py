@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import srpipe
+from srpipe.io.job_record import read_plan
+from srpipe.io.slabs_folder import tiles_done
+from srpipe.plan.fingerprint import digest
 
 
 def enhance_in_slabs(
@@ -16,6 +19,15 @@ def enhance_in_slabs(
     for number in order or range(1, count + 1):
         srpipe.enhance(src, dst, slab=(number, count), **options)
     return srpipe.assemble(dst, job_dir=options.get("job_dir"))
+
+
+def tiles_of(job_dir: Path, count: int) -> list[int]:
+    """Tiles done of each slab; none where there is no plan yet."""
+    try:
+        job = digest(read_plan(job_dir))
+    except OSError:
+        return [0] * count
+    return [tiles_done(job_dir, index, job) for index in range(count)]
 
 
 def content(path: Path) -> dict[str, bytes]:

@@ -14,7 +14,6 @@ import pytest
 import tifffile
 
 import srpipe
-from srpipe.io.slabs_folder import read_done, tiles_done
 from srpipe.io.vips import pyvips
 from srpipe.progress import summary
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
@@ -22,7 +21,7 @@ from tests.io.test_geotiff import KEYS, SCALE, TIEPOINT
 from tests.nets_of_companions import companion_model
 from tests.onnx_models import conv_model
 from tests.processes import run_srpipe, start_srpipe, wait_until
-from tests.slab_jobs import content, enhance_in_slabs
+from tests.slab_jobs import content, enhance_in_slabs, tiles_of
 from tests.test_resume import StopAt
 
 OPTIONS: dict[str, Any] = {"tile_size": 48, "overlap": 12, "engine": "threads"}
@@ -142,9 +141,9 @@ def test_the_command_line(tall: Path, x2_model: Path, tmp_path: Path) -> None:
     assert "not done: 1, 3" in early.stderr
     other = run_srpipe(*request, "--slab", "1/4")
     assert other.returncode == 2
-    assert "slabs: 3, now 4" in other.stderr
+    assert "holds this job in 3 slabs: go on with them, by --slab K/3" in other.stderr
     whole = run_srpipe(*request)
-    assert "slabs: 3, now not recorded" in whole.stderr
+    assert "in 3 slabs" in whole.stderr
     status = run_srpipe("status", output).stdout
     assert "slab 1 of 3, rows 0 to" in status
     assert "waiting" in status
@@ -210,7 +209,7 @@ def test_an_interrupted_slab_goes_on_from_its_checkpoint(
     wish = StopAt(9)
     with pytest.raises(srpipe.Interrupted, match=r"slab 2 of 2 \(rows \d+ to 639 of .*tall\.tif\)"):
         srpipe.enhance(tall, output, slab=(2, 2), progress=wish, stop=wish.stop, **options)
-    assert tiles_done(tmp_path / "out.tif.srpipe", 1) >= 9
+    assert tiles_of(tmp_path / "out.tif.srpipe", 2)[1] >= 9
     assert srpipe.read_job_status(str(output)).slabs[1].state == "interrupted"
     go_on = StopAt(10**9)
     srpipe.enhance(tall, output, slab=(2, 2), progress=go_on, stop=go_on.stop, **options)
@@ -260,10 +259,10 @@ def test_a_slab_killed_at_any_moment_is_repeated(tmp_path: Path, x2_model: Path)
     folder = tmp_path / "out.tif.srpipe"
     for tiles in (1, 40, 120):
         process = start_srpipe(*request, stderr=subprocess.DEVNULL)
-        wait_until(lambda tiles=tiles: tiles_done(folder, 1) >= tiles)
+        wait_until(lambda tiles=tiles: tiles_of(folder, 2)[1] >= tiles)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert read_done(folder, 1) is None
+    assert not (folder / "slab-0002.json").exists()
     assert run_srpipe(*request).returncode == 0
     srpipe.enhance(source, output, slab=(1, 2), **options)
     srpipe.assemble(output)
@@ -325,6 +324,93 @@ def test_what_could_not_be_read_is_in_the_report_of_the_whole(
     assert all(rect.top + rect.height > 200 for rect in report.filled)
     assert read_pixels(tmp_path / "out.tif").shape == (800, 400, 3)
     assert "2 slabs" in summary(report)
+
+
+def test_a_part_of_another_job_is_none(tall: Path, x2_model: Path, tmp_path: Path) -> None:
+    """A straggler may finish a slab of what was there before."""
+    output, folder = tmp_path / "out.tif", tmp_path / "out.tif.srpipe"
+    srpipe.enhance(tall, output, slab=(1, 2), model=x2_model, **OPTIONS | {"blend": "mean"})
+    spoiled = {path.name: path.read_bytes() for path in folder.glob("slab-0001.*")}
+    assert set(spoiled) == {"slab-0001.json", "slab-0001.tif"}
+    shutil.rmtree(folder)
+    options = OPTIONS | {"model": x2_model}
+    srpipe.enhance(tall, output, slab=(2, 2), **options)
+    for name, data in spoiled.items():
+        (folder / name).write_bytes(data)
+    with pytest.raises(srpipe.JobError, match=r"these are not done: 1;"):
+        srpipe.assemble(output)
+    srpipe.enhance(tall, output, slab=(1, 2), **options)
+    srpipe.assemble(output)
+    srpipe.enhance(tall, tmp_path / "whole.tif", **options)
+    assert output.read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["slab-0001-notes.txt", "slab-0002.tif", "slab-0001"])
+def test_files_that_are_called_like_slabs_are_somebody_s(
+    tall: Path, x2_model: Path, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / name).write_text("years of work")
+    with pytest.raises(srpipe.OutputError, match="no srpipe job"):
+        srpipe.enhance(tall, tmp_path / "o.tif", model=x2_model, job_dir=folder, **OPTIONS)
+    assert (folder / name).read_text() == "years of work"
+
+
+def test_tidying_up_that_was_cut_short_is_completed(
+    tall: Path, x2_model: Path, tmp_path: Path
+) -> None:
+    output, options = tmp_path / "out.tif", OPTIONS | {"model": x2_model}
+    for number in (1, 2):
+        srpipe.enhance(tall, output, slab=(number, 2), **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("srpipe.io.slabs_folder.SlabsFolder.remove", lambda self: None)
+        srpipe.assemble(output)
+    whole, folder = output.read_bytes(), tmp_path / "out.tif.srpipe"
+    (folder / "slab-0001.json").unlink()
+    with pytest.raises(srpipe.OutputError, match="is whole already"):
+        srpipe.enhance(tall, output, slab=(1, 2), **options)
+    srpipe.assemble(output)
+    assert output.read_bytes() == whole
+    assert not folder.exists()
+    with pytest.raises(srpipe.InputError, match="It is there: it may have been joined before"):
+        srpipe.assemble(output)
+
+
+def test_two_assemblies_at_once(tall: Path, x2_model: Path, tmp_path: Path) -> None:
+    output, options = tmp_path / "out.tif", OPTIONS | {"model": x2_model, "overwrite": True}
+    for number in (1, 2):
+        srpipe.enhance(tall, output, slab=(number, 2), **options)
+    processes = [start_srpipe("assemble", output, "-q") for _ in range(2)]
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert sorted(process.returncode for process in processes) == [0, 2], said
+    assert not (tmp_path / "out.tif.srpipe").exists()
+
+
+def test_a_job_folder_is_joined_to_its_own_output_wherever_that_is(
+    tall: Path, x2_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    options = OPTIONS | {"model": x2_model}
+    for number in (1, 2):
+        srpipe.enhance(tall, tmp_path / "a" / "out.tif", slab=(number, 2), **options)
+    (tmp_path / "a").rename(tmp_path / "b")
+    other = tmp_path / "b" / "other.tif"
+    with pytest.raises(srpipe.InputError, match=r"is for .*out\.tif, not for .*other\.tif"):
+        srpipe.assemble(other, job_dir=tmp_path / "b" / "out.tif.srpipe")
+    srpipe.assemble(tmp_path / "b" / "out.tif")
+    srpipe.enhance(tall, tmp_path / "whole.tif", **options)
+    assert content(tmp_path / "b" / "out.tif") == content(tmp_path / "whole.tif")
+
+
+def test_an_input_that_has_changed_is_not_joined(
+    tall: Path, x2_model: Path, tmp_path: Path
+) -> None:
+    options = OPTIONS | {"model": x2_model}
+    srpipe.enhance(tall, f"file://{tmp_path}/out.tif", slab=(1, 1), **options)
+    tall.write_bytes(tall.read_bytes() + b" ")
+    with pytest.raises(srpipe.InputError, match="has changed since"):
+        srpipe.assemble(tmp_path / "out.tif")
 
 
 def test_an_error_names_the_slab_and_its_rows(tmp_path: Path, x2_model: Path) -> None:

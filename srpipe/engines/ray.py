@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srpipe.errors import ClusterError, SrpipeError
+from srpipe.errors import ClusterError, Interrupted, SrpipeError
 from srpipe.stop import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -72,13 +72,47 @@ class Node:
         return min(fit, default=0)
 
 
+class _Connection:
+    """Ray's connection of this process, which several jobs may share: the last to leave closes it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._stack = contextlib.ExitStack()
+
+    def enter(self, ray: Any, address: str | None) -> None:
+        with self._lock:
+            if not self._users and ray.is_initialized():
+                return self._add()  # it was there before, and stays
+            if not self._users:
+                with contextlib.ExitStack() as stack:
+                    stack.callback(ray.shutdown)
+                    _connect(ray, address, stack)
+                    self._stack = stack.pop_all()
+            return self._add()
+
+    def _add(self) -> None:
+        self._users += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                stack, self._stack = self._stack, contextlib.ExitStack()
+                stack.close()
+
+
+_connection = _Connection()
+
+
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[Cluster]:
     """A cluster, for as long as the block lasts; a connection that was there before is left alone.
 
     Args:
-        address: ``host:port``, or ``auto``; None: what this process is connected to, what
-            ``$RAY_ADDRESS`` names or runs here, or else a new cluster of this machine alone.
+        address: ``host:port``, or ``local`` for a new cluster of this machine alone; None: what this
+            process is connected to, what ``$RAY_ADDRESS`` names or ``ray start`` has begun here, or
+            else a new one.
 
     Raises:
         ClusterError: Ray is not installed, or the cluster cannot be reached.
@@ -90,14 +124,11 @@ def connected(address: str | None) -> Iterator[Cluster]:
         raise ClusterError(
             "the engine ray needs a package that is not installed: pip install 'srpipe[ray]'."
         ) from None
-    if ray.is_initialized():
+    _connection.enter(ray, address or os.environ.get("RAY_ADDRESS") or _running_here())
+    try:
         yield Cluster(ray)
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or _running_here()
-    with contextlib.ExitStack() as stack:
-        stack.callback(ray.shutdown)
-        _connect(ray, address, stack)
-        yield Cluster(ray)
+    finally:
+        _connection.leave()
 
 
 def _use_token() -> None:
@@ -127,7 +158,9 @@ def _connect(ray: Any, address: str | None, stack: contextlib.ExitStack) -> None
             _check_reachable(address)
             _connect_in_time(ray, address)
             return
-        folder = tempfile.TemporaryDirectory(prefix="srpipe-ray-", ignore_cleanup_errors=True)
+        folder = tempfile.TemporaryDirectory(
+            prefix="srpipe-ray-", dir=_short_folder(), ignore_cleanup_errors=True
+        )
         stack.callback(folder.cleanup)
         stack.callback(ray.shutdown)  # before its folder goes
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -170,11 +203,17 @@ def _connect_in_time(ray: Any, address: str) -> None:
     if thread.is_alive():
         raise ClusterError(
             f"the Ray cluster at {address} did not answer within {_CONNECT_S:.0f} seconds: check the "
-            "address ('ray status' on the head node shows it), and, if the cluster asks for a token, that "
-            "~/.ray/auth_token is that of its head node."
+            "address ('ray status' on the head node shows it), and, if the cluster asks for a token, "
+            "that ~/.ray/auth_token is that of its head node."
         )
     if failures:
         raise failures[0]
+
+
+def _short_folder() -> str:
+    """Where Ray's sockets can be: their names hold at most 107 bytes."""
+    folder = tempfile.gettempdir()
+    return folder if len(os.fsencode(folder)) < 30 else "/tmp"
 
 
 def _check_reachable(address: str) -> None:
@@ -238,9 +277,18 @@ class Cluster:
         return able
 
     def ask(
-        self, nodes: Sequence[Node], function: Callable[..., Any], *arguments: Any
+        self,
+        nodes: Sequence[Node],
+        function: Callable[..., Any],
+        *arguments: Any,
+        stop: StopRequest,
     ) -> list[tuple[Node, Any]]:
         """Call a quick function on each of the nodes, whatever else they do.
+
+        Args:
+            nodes: of the cluster.
+            function: and its arguments.
+            stop: ends the waiting.
 
         Returns:
             The nodes, but for those that have left the cluster meanwhile, and what it returned.
@@ -248,6 +296,7 @@ class Cluster:
         Raises:
             ClusterError: a node cannot run it, or does not answer in time, or all have left.
             SrpipeError: it raised this.
+            Interrupted: ``stop`` asked for it.
         """
         affinity = importlib.import_module("ray.util.scheduling_strategies")
         remote = self._ray.remote(num_cpus=0, max_retries=0)(_call)
@@ -259,6 +308,7 @@ class Cluster:
         end_s = time.monotonic() + _ANSWER_S
         answers, unanswered = [], deque(references)
         try:
+            self._await(references, end_s, stop)
             for node in nodes:
                 # One that was lost a moment ago, and Ray had not noticed yet, is passed over.
                 with contextlib.suppress(self._ray.exceptions.TaskUnschedulableError):
@@ -270,6 +320,14 @@ class Cluster:
         if not answers:
             raise ClusterError("the cluster has lost all its nodes: start them again.")
         return answers
+
+    def _await(self, references: list[Any], end_s: float, stop: StopRequest) -> None:
+        while time.monotonic() < end_s:
+            if stop.times:
+                raise Interrupted("interrupted.")
+            _, waiting = self._ray.wait(references, num_returns=len(references), timeout=_LOOK_S)
+            if not waiting:
+                return
 
     def _answer(self, node: Node, reference: Any, patience_s: float) -> Any:
         try:
@@ -325,6 +383,8 @@ class Cluster:
             while pending and (end_s is None or time.monotonic() < end_s):
                 if stop.times and end_s is None:
                     end_s = _tell_to_stop(stop_file)
+                if stop.times > 1:
+                    break
                 ready, _ = self._ray.wait(list(pending), num_returns=1, timeout=_LOOK_S)
                 look()
                 for reference in ready:
@@ -338,7 +398,7 @@ class Cluster:
         finally:
             if pending:
                 end_s = end_s or _tell_to_stop(stop_file)
-                rest_s = max(0.1, end_s - time.monotonic())
+                rest_s = 0.1 if stop.times > 1 else max(0.1, end_s - time.monotonic())
                 _, late = self._ray.wait(list(pending), num_returns=len(pending), timeout=rest_s)
                 self._give_up(late)
             _remove(stop_file)

@@ -26,7 +26,7 @@ from srpipe.errors import JobError, OutputError, SpaceError, WriteError
 from srpipe.io import disk
 from srpipe.io.canvas_files import PIXELS_FILE, SEAMS_FILE, CanvasFiles, reserve_canvas
 from srpipe.io.checkpoint import CHECKPOINT_FILES, Checkpoint, load_checkpoints
-from srpipe.io.job_lock import LOCK_FILE, JobLock, is_locked
+from srpipe.io.job_lock import LOCK_FILE, JobLock, has_owner_elsewhere, is_locked
 from srpipe.io.job_record import (
     FINISHED_FILE,
     PLAN_FILE,
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 LOG_FILE = "stages.log"
 REMOTE_FOLDER = "remote"
 SLABS_FACT = "slabs"
-SLAB_NAME = re.compile(r"slab-\d{4}(?!\d)")
+SLAB_NAME = re.compile(r"slab-\d{4}(\.(tif|zarr|raw|raw\.json|json|json\.new|stop)(\.old)?)?")
 
 
 class JobFolder:
@@ -223,6 +223,7 @@ class JobFolder:
         self._lock.release()
 
     def _remove_work(self) -> None:
+        _remove_slabs(self.path)  # while the plan still says whose they are
         for name in (PLAN_FILE, f"{PLAN_FILE}.new", *CHECKPOINT_FILES):
             disk.remove(self.path / name)
         # No plan or checkpoint may come back after a power cut and speak of another canvas.
@@ -232,18 +233,17 @@ class JobFolder:
         remove_output(self.partial_output)
         for name in (f"{FINISHED_FILE}.new", LOG_FILE):
             disk.remove(self.path / name)
-        _remove_slabs(self.path)
 
 
 def _other_slabs(folder: Path, count: str | None) -> str:
     if count is None:
         return (
-            f"{folder} holds this job in one piece: go on with it as it was begun, or remove the folder to "
-            "begin it in slabs."
+            f"{folder} holds this job in one piece: go on with it as it was begun, or remove the "
+            "folder to begin it in slabs."
         )
     return (
-        f"{folder} holds this job in {count} slabs: go on with them, by --slab K/{count} or by --engine "
-        "ray, or remove the folder to begin otherwise."
+        f"{folder} holds this job in {count} slabs: go on with them, by --slab K/{count} or by "
+        "--engine ray, or remove the folder to begin otherwise."
     )
 
 
@@ -274,7 +274,9 @@ def _check_content(folder: Path) -> None:
     known = {PIXELS_FILE, SEAMS_FILE, PLAN_FILE, f"{PLAN_FILE}.new", LOG_FILE, FINISHED_FILE}
     known.add(REMOTE_FOLDER)
     names = {entry.name for entry in folder.iterdir()}
-    if not {name for name in names if not SLAB_NAME.match(name)} <= known:
+    if names & {PLAN_FILE, FINISHED_FILE}:
+        names = {name for name in names if not SLAB_NAME.fullmatch(name)}
+    if not names <= known:
         raise OutputError(
             f"{folder} holds files that are no srpipe job: choose another with --job-dir."
         )
@@ -283,7 +285,8 @@ def _check_content(folder: Path) -> None:
 def _remove_slabs(folder: Path) -> None:
     """Remove what slabs have left, but for those that are being worked on."""
     for entry in folder.iterdir():
-        if SLAB_NAME.match(entry.name) and not is_locked(entry):
+        at_work = is_locked(entry) or has_owner_elsewhere(entry)
+        if SLAB_NAME.fullmatch(entry.name) and not at_work:
             disk.remove(entry)
 
 

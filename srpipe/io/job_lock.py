@@ -79,6 +79,7 @@ class JobLock:
                 )
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, json.dumps(asdict(me)).encode(), 0)
+            os.fsync(self._descriptor)  # for other hosts to see
         except BaseException:
             os.close(self._descriptor)
             raise

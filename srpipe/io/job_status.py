@@ -127,14 +127,15 @@ def _read_slabs(folder: Path) -> tuple[SlabStatus, ...]:
     except (OSError, ValueError, KeyError, TypeError):
         return ()
     top_px = frame["top"] + frame["crop"]["top"]
-    return tuple(_read_slab(folder, slab, top_px) for slab in slabs)
+    job = digest(record["facts"])
+    return tuple(_read_slab(folder, slab, top_px, job) for slab in slabs)
 
 
-def _read_slab(folder: Path, slab: dict[str, Any], top_px: int) -> SlabStatus:
+def _read_slab(folder: Path, slab: dict[str, Any], top_px: int, job: str) -> SlabStatus:
     index, own = int(slab["index"]), folder / slab_name(int(slab["index"]))
-    tiles = tiles_done(folder, index)
+    tiles = tiles_done(folder, index, job)
     state: Literal["waiting", "running", "interrupted", "done"] = "waiting"
-    if read_done(folder, index) is not None:
+    if read_done(folder, index, job) is not None:
         state = "done"
     elif is_locked(own) or has_owner_elsewhere(own):
         state = "running"

@@ -31,6 +31,11 @@ from srpipe.plan.job import Plan
 from srpipe.plan.slabs import Cut, part_output, slab_name, slab_plan
 
 
+def in_slabs(facts: Fingerprint, cut: Cut) -> Fingerprint:
+    """The fingerprint of a job in slabs, from that of the same job in one piece."""
+    return facts | {SLABS_FACT: str(len(cut.slabs))}
+
+
 class SlabsFolder(JobFolder):
     """The folder of a job in slabs, locked for as long as this object holds it."""
 
@@ -43,7 +48,7 @@ class SlabsFolder(JobFolder):
             lock: of the folder; it is released with the job.
             cut: the plan in slabs.
         """
-        super().__init__(plan, facts | {SLABS_FACT: str(len(cut.slabs))}, lock)
+        super().__init__(plan, in_slabs(facts, cut), lock)
         self._cut = cut
 
     def _last_good_state(self) -> Checkpoint | None:
@@ -65,7 +70,7 @@ class SlabsFolder(JobFolder):
         raw_bytes = plan.cropped_size.pixels * plan.image.bands * plan.written.sample_bytes
         parts_bytes = raw_bytes if cut.part == "pixels" else plan.output_bytes
         canvas_bytes = max(slab_plan(plan, cut, slab, "").pixels_bytes for slab in cut.slabs)
-        there_bytes = sum(_size_bytes(self.path, plan, cut, slab.index) for slab in cut.slabs)
+        there_bytes = sum(self._taken_bytes(slab.index) for slab in cut.slabs)
         places = {os.fspath(self.path): max(parts_bytes - there_bytes, 0) + canvas_bytes}
         if not _moves_parts(plan, cut):
             beside = os.fspath(Path(plan.output.path).parent)
@@ -80,13 +85,25 @@ class SlabsFolder(JobFolder):
                     "put the job's files on another disk with --job-dir."
                 )
 
+    def _taken_bytes(self, index: int) -> int:
+        """What the part of a slab takes, or its canvas while it is being worked on."""
+        own = self.path / slab_name(index)
+        taken = sum(file.lstat().st_blocks * 512 for file in own.glob("*")) if own.is_dir() else 0
+        if read_done(self.path, index, self._digest) is None:
+            return taken
+        path = Path(part_output(self._cut, self._cut.slabs[index], os.fspath(self.path)).path)
+        if path.is_dir():  # of many small files: what they were expected to take
+            rows_px = self._cut.slabs[index].height_px
+            return self._plan.output_bytes * rows_px // self._plan.frame.crop.height
+        return path.stat().st_size if path.exists() else 0
+
     def keep_or_remove(self) -> int:
         """Leave an ended job's folder as it is if there is something to go on with.
 
         Returns:
             Tiles that need not be computed again; 0: the folder is gone.
         """
-        tiles = sum(tiles_done(self.path, slab.index) for slab in self._cut.slabs)
+        tiles = sum(tiles_done(self.path, slab.index, self._digest) for slab in self._cut.slabs)
         if not tiles:
             self.remove()
         return tiles
@@ -96,32 +113,29 @@ def _moves_parts(plan: Plan, cut: Cut) -> bool:
     return plan.output.format.name == "Zarr" and cut.part == "encoded"
 
 
-def _size_bytes(folder: Path, plan: Plan, cut: Cut, index: int) -> int:
-    """What the part of a slab takes, if it is there."""
-    if read_done(folder, index) is None:
-        return 0
-    path = Path(part_output(cut, cut.slabs[index], os.fspath(folder)).path)
-    if path.is_dir():  # of many small files: what they were expected to take
-        return plan.output_bytes * cut.slabs[index].height_px // plan.frame.crop.height
-    return path.stat().st_size if path.exists() else 0
+def read_done(folder: Path, index: int, job: str) -> dict[str, Any] | None:
+    """What was done for a slab whose part is there; None: it is not.
 
-
-def read_done(folder: Path, index: int) -> dict[str, Any] | None:
-    """What was done for a slab whose part is there; None: it is not."""
+    Args:
+        folder: the job's.
+        index: of the slab.
+        job: digest of the whole; a part of another job, which a straggler has finished, is none.
+    """
     try:
         record: dict[str, Any] = json.loads((folder / f"{slab_name(index)}.json").read_bytes())
-    except (OSError, ValueError):
+        return record if record["job"] == job else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return record
 
 
-def write_done(folder: Path, index: int, record: dict[str, Any]) -> None:
+def write_done(folder: Path, index: int, job: str, record: dict[str, Any]) -> None:
     """Say that a slab's part is there.
 
     Raises:
         OSError: it cannot be written.
     """
-    disk.replace_file(folder / f"{slab_name(index)}.json", json.dumps(record).encode())
+    text = json.dumps(record | {"job": job})
+    disk.replace_file(folder / f"{slab_name(index)}.json", text.encode())
 
 
 def stop_file(folder: Path) -> Path:
@@ -129,9 +143,9 @@ def stop_file(folder: Path) -> Path:
     return folder / "slab-0000.stop"
 
 
-def tiles_done(folder: Path, index: int) -> int:
+def tiles_done(folder: Path, index: int, job: str) -> int:
     """Tiles of a slab that need not be computed again, whoever works on it."""
-    done = read_done(folder, index)
+    done = read_done(folder, index, job)
     if done is not None:
         return int(done["tiles"])
     found = load_checkpoints(folder / slab_name(index), None)

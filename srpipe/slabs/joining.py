@@ -25,18 +25,19 @@ class Joining:
     """The parts of a job on their way to its output."""
 
     def __init__(
-        self, plan: Plan, cut: Cut, path: str, stop: StopRequest, beat: Callable[[], None]
+        self, plan: Plan, cut: Cut, job: str, path: str, stop: StopRequest, beat: Callable[[], None]
     ) -> None:
         """Begin.
 
         Args:
             plan: of the whole.
             cut: the plan in slabs.
+            job: its digest.
             path: of the output on its way to its place.
             stop: how it can be asked to stop.
             beat: called now and then.
         """
-        self._plan, self._cut, self._path = plan, cut, path
+        self._plan, self._cut, self._job, self._path = plan, cut, job, path
         self._stop, self._beat = stop, beat
         self._given_up = threading.Event()
         self._error: BaseException | None = None
@@ -52,7 +53,7 @@ class Joining:
     def _parts(self) -> Iterator[str]:
         folder = Path(self._plan.job_dir)
         for slab in self._cut.slabs:
-            while read_done(folder, slab.index) is None:
+            while read_done(folder, slab.index, self._job) is None:
                 self._look()
                 self._given_up.wait(_LOOK_S)
             yield part_output(self._cut, slab, os.fspath(folder)).path

@@ -20,21 +20,22 @@ class SlabsMonitor:
     """Watches the slabs of a job from outside: each is known by its checkpoints."""
 
     def __init__(
-        self, plan: Plan, cut: Cut, folder: Path, progress: ProgressCallback | None, begin_s: float
+        self, plan: Plan, cut: Cut, job: str, progress: ProgressCallback | None, begin_s: float
     ) -> None:
         """Watch a job.
 
         Args:
             plan: of the whole.
             cut: the plan in slabs.
-            folder: its job folder.
+            job: its digest.
             progress: called with a progress event of the whole.
             begin_s: when the request was made, monotonic clock.
         """
-        self._plan, self._cut, self._folder = plan, cut, folder
+        self._plan, self._cut, self._job = plan, cut, job
+        self._folder = Path(plan.job_dir)
         self._progress = progress
         self._begin_s = begin_s
-        self._tiles = {slab.index: tiles_done(folder, slab.index) for slab in cut.slabs}
+        self._tiles = {slab.index: tiles_done(self._folder, slab.index, job) for slab in cut.slabs}
         self.resumed_tiles = sum(self._tiles.values())
         self._total = sum(slab.n_tiles for slab in cut.slabs)
         self._pace = Pace()
@@ -50,7 +51,7 @@ class SlabsMonitor:
             slabs: those that may have gone on since.
         """
         for slab in slabs:
-            done = tiles_done(self._folder, slab.index)
+            done = tiles_done(self._folder, slab.index, self._job)
             # A folder may be gone before what was done for it is seen here.
             self._tiles[slab.index] = max(self._tiles[slab.index], done)
         tiles = self._total if state == "finished" else sum(self._tiles.values())

@@ -14,6 +14,7 @@ from srpipe.io.external_data import hash_model
 from srpipe.models.zoo import find_model
 from srpipe.run import software_versions
 from srpipe.settings import Settings
+from srpipe.stop import StopRequest
 
 
 def slot_for(cluster: Cluster, settings: Settings) -> Slot:
@@ -89,7 +90,9 @@ def look_around(src: str, mark: str, model: str) -> _Sight:
     return _Sight(software_versions(), sha256, size, content, writable)
 
 
-def check_nodes(cluster: Cluster, nodes: Sequence[Node], src: str, mark: Path, model: str) -> None:
+def check_nodes(
+    cluster: Cluster, nodes: Sequence[Node], src: str, mark: Path, model: str, stop: StopRequest
+) -> None:
     """See that nodes and driver have the same software, model and files.
 
     Args:
@@ -98,6 +101,7 @@ def check_nodes(cluster: Cluster, nodes: Sequence[Node], src: str, mark: Path, m
         src: an input.
         mark: a file that the driver has made in the folder that nodes are to write to.
         model: as settings name it.
+        stop: ends the waiting for a node.
 
     Raises:
         InputError: the driver does not see the input.
@@ -109,7 +113,7 @@ def check_nodes(cluster: Cluster, nodes: Sequence[Node], src: str, mark: Path, m
     find_model(model)
     if here.src is None:
         raise InputError(f"{src} cannot be read: check the path, and its permissions.")
-    for node, there in cluster.ask(nodes, look_around, *arguments):
+    for node, there in cluster.ask(nodes, look_around, *arguments, stop=stop):
         problem = _difference(here, there, src, mark.parent, model)
         if problem:
             raise ClusterError(f"node {node.name} {problem}")

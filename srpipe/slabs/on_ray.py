@@ -71,7 +71,7 @@ def enhance_on_ray(
     ):
         slot = slot_for(cluster, settings)
         able = cluster.check_room(slot)
-        check_nodes(cluster, able, src, place.folder / LOCK_FILE, settings.model)
+        check_nodes(cluster, able, src, place.folder / LOCK_FILE, settings.model, stop)
         at_once = sum(node.slots(slot) for node in able)
         plan = _make_plan(cluster, slot, able, src, dst, settings, stop)
         count = settings.slabs or (None if settings.fresh else _kept_count(place.folder))
@@ -106,7 +106,8 @@ def _kept_count(folder: Path) -> int | None:
 def plan_on_node(src: str, dst: str, settings: Settings, shares: int) -> Plan:
     """Plan a job on a node that runs so many slabs at once."""
     assert settings.job_dir is not None
-    if shares > 1 and not Path(settings.job_dir, PLAN_FILE).exists():
+    new = settings.fresh or not Path(settings.job_dir, PLAN_FILE).exists()
+    if shares > 1 and new:
         budget = job_budget_bytes(settings.memory_bytes)
         settings = replace(settings, memory_bytes=budget and budget // shares)
     return prepare(src, dst, settings)

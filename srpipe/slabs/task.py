@@ -37,6 +37,8 @@ class SlabTask:
     slab: Slab
     count: int
     """Slabs of the whole."""
+    job: str
+    """Digest of the whole."""
     model: str
     """As the request names it."""
     versions: Mapping[str, str]
@@ -68,17 +70,17 @@ def run_slab(task: SlabTask, progress: ProgressCallback | None, stop: StopReques
         SrpipeError: as :func:`srpipe.run.run_job`; messages begin with the slab's number and rows.
     """
     folder, index = Path(task.plan.job_dir).parent, task.slab.index
-    done = read_done(folder, index)
+    done = read_done(folder, index, task.job)
     if done is not None:
         return report_of(done)
 
     def write(report: Report) -> None:
-        write_done(folder, index, _record(report))
+        write_done(folder, index, task.job, _record(report))
 
     try:
         plan = plan_here(task.plan, task.model, task.versions)
         lock = lock_folder(Path(plan.job_dir), _PATIENCE_S)
-        done = read_done(folder, index)
+        done = read_done(folder, index, task.job)
         if done is not None:  # by whoever had the lock before
             lock.release()
             return report_of(done)

@@ -6,19 +6,19 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from srpipe.errors import InputError, JobError
-from srpipe.io.job_folder import lock_folder
+from srpipe.errors import InputError, JobError, OutputError
+from srpipe.io.job_folder import REMOTE_FOLDER, lock_folder
 from srpipe.io.job_lock import LOCK_FILE, JobLock
 from srpipe.io.job_place import JobPlace, job_place
 from srpipe.io.job_record import read_record
-from srpipe.io.slabs_folder import SlabsFolder, read_done
+from srpipe.io.slabs_folder import SlabsFolder, in_slabs, read_done
 from srpipe.io.space import same_disk
-from srpipe.plan.fingerprint import Fingerprint, fingerprint
+from srpipe.plan.fingerprint import Fingerprint, digest, fingerprint
 from srpipe.plan.job import Plan, chosen_engine
 from srpipe.plan.plain import rebuild
 from srpipe.plan.slabs import Cut, Slab, cut, slab_plan
@@ -34,7 +34,7 @@ from srpipe.stop import StopRequest
 logger = logging.getLogger(__name__)
 
 # Others may be measuring what the model runs best with, or looking whether they are needed.
-_PATIENCE_S = 120.0
+_PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,11 @@ class Whole:
         return cls(plan=plan, cut=whole, facts=facts or fingerprint(plan, software_versions()))
 
     @property
+    def job(self) -> str:
+        """Digest that parts are told by from those of other jobs."""
+        return digest(in_slabs(self.facts, self.cut))
+
+    @property
     def path(self) -> Path:
         """Of the job folder."""
         return Path(self.plan.job_dir)
@@ -72,7 +77,7 @@ class Whole:
 
     def monitor(self, progress: ProgressCallback | None, begin_s: float) -> SlabsMonitor:
         """What tells of the job, which was asked for at ``begin_s`` on the monotonic clock."""
-        return SlabsMonitor(self.plan, self.cut, self.path, progress, begin_s)
+        return SlabsMonitor(self.plan, self.cut, self.job, progress, begin_s)
 
     def task(self, slab: Slab, settings: Settings) -> SlabTask:
         """What a machine needs to compute a slab, as settings ask for it."""
@@ -81,18 +86,21 @@ class Whole:
             plan=slab_plan(self.plan, self.cut, slab, self.plan.job_dir, engine),
             slab=slab,
             count=len(self.cut.slabs),
+            job=self.job,
             model=settings.model,
             versions=software_versions(),
         )
 
     def not_done(self) -> list[Slab]:
         """The slabs whose parts are missing."""
-        return [slab for slab in self.cut.slabs if read_done(self.path, slab.index) is None]
+        return [
+            slab for slab in self.cut.slabs if read_done(self.path, slab.index, self.job) is None
+        ]
 
     def begin_joining(self, folder: SlabsFolder, stop: StopRequest) -> Joining:
         """Begin to make the output of the parts that are there, and of others as they come."""
         partial = os.fspath(folder.partial_output)
-        return Joining(self.plan, self.cut, partial, stop, folder.beat)
+        return Joining(self.plan, self.cut, self.job, partial, stop, folder.beat)
 
     def join(
         self,
@@ -121,7 +129,7 @@ class Whole:
             WriteError: the output cannot be written.
             Interrupted: ``stop`` asked for it.
         """
-        records = [read_done(self.path, slab.index) for slab in self.cut.slabs]
+        records = [read_done(self.path, slab.index, self.job) for slab in self.cut.slabs]
         done = [record for record in records if record is not None]
         if not there:
             missing = [str(i + 1) for i, record in enumerate(records) if record is None]
@@ -158,9 +166,10 @@ def locked(place: JobPlace, patience_s: float) -> Iterator[JobLock]:
     try:
         yield lock
     finally:
-        if place.folder.is_dir() and os.listdir(place.folder) == [LOCK_FILE]:
-            os.unlink(place.folder / LOCK_FILE)
-            os.rmdir(place.folder)
+        with suppress(OSError):  # it is gone, or others have begun to use it
+            if set(os.listdir(place.folder)) <= {LOCK_FILE, REMOTE_FOLDER}:
+                os.unlink(place.folder / LOCK_FILE)
+                os.rmdir(place.folder)
         lock.release()
 
 
@@ -178,7 +187,10 @@ def enhance_slab(
     number, count = settings.slab
     with locked(job_place(dst, settings.job_dir), _PATIENCE_S) as lock:
         whole = Whole.of(prepare(src, dst, settings), count)
-        whole.folder(lock).prepare()
+        if whole.folder(lock).prepare() is None:
+            raise OutputError(
+                f"{whole.plan.output.path} is whole already: 'srpipe assemble' removes its job folder."
+            )
     return run_slab(whole.task(whole.cut.slabs[number - 1], settings), progress, stop)
 
 
@@ -204,27 +216,48 @@ def assemble(
     """
     begin_s = time.monotonic()
     place = job_place(os.fspath(dst), None if job_dir is None else os.fspath(job_dir))
+    stop = stop or StopRequest()
+    if not place.folder.is_dir():
+        raise _no_job(place)
+    with locked(place, _PATIENCE_S) as lock, stop.heeding():
+        plan, count, facts = _recorded(place)
+        whole = Whole.of(plan, count, facts)
+        folder = whole.folder(lock)
+        there = folder.prepare() is None
+        monitor = whole.monitor(progress, begin_s)
+        return whole.join(folder, monitor, stop, 1, there=there)
+
+
+def _no_job(place: JobPlace) -> InputError:
+    there = " It is there: it may have been joined before." if place.output.exists() else ""
+    return InputError(f"there is no job for {place.shown} in {place.folder}.{there}")
+
+
+def _recorded(place: JobPlace) -> tuple[Plan, int, Fingerprint]:
+    """The plan in a job folder, its number of slabs, and its fingerprint.
+
+    Raises:
+        InputError: there is none, it is not in slabs, or of another output, or its input is another.
+    """
     try:
         record = read_record(place.folder)
         plan, count = rebuild(Plan, record["plan"]), len(record["slabs"])
+        facts = dict(record["facts"])
     except OSError:
-        there = " It is there: it may have been joined before." if place.output.exists() else ""
-        raise InputError(f"there is no job for {place.shown} in {place.folder}.{there}") from None
+        raise _no_job(place) from None
     except (ValueError, KeyError, TypeError):
         raise InputError(
             f"the job in {place.folder} is not in slabs: repeat its command to go on with it."
         ) from None
-    # It may be called otherwise where it is joined.
-    plan = replace(plan, job_dir=os.fspath(place.folder))
-    stop = stop or StopRequest()
-    with locked(place, _PATIENCE_S) as lock:
-        _check_input(plan)
-        whole = Whole.of(plan, count, record["facts"])
-        folder = whole.folder(lock)
-        there = folder.prepare() is None
-        monitor = whole.monitor(progress, begin_s)
-        with stop.heeding():
-            return whole.join(folder, monitor, stop, 1, there=there)
+    if os.path.basename(plan.output.path) != place.output.name:
+        raise InputError(
+            f"the job in {place.folder} is for {plan.output.path}, not for {place.shown}: name that."
+        )
+    _check_input(plan)
+    # Folders may be called otherwise where slabs are joined.
+    output = replace(plan.output, path=os.fspath(place.output))
+    plan = replace(plan, job_dir=os.fspath(place.folder), output=output, fresh=False)
+    return plan, count, facts
 
 
 def _check_input(plan: Plan) -> None:
