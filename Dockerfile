@@ -12,7 +12,7 @@ ENV PATH=/opt/srpipe/bin:$PATH
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY models models
 COPY srpipe srpipe
-# EXTRAS=[remote] for URLs.
+# EXTRAS=[remote] for URLs, [remote,ray] for a node of a Ray cluster.
 ARG EXTRAS=[remote]
 RUN pip install --no-cache-dir ".${EXTRAS}"
 

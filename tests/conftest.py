@@ -77,8 +77,10 @@ def photograph(tmp_path: Path) -> Path:
 
 
 def shared_memory_names() -> set[str]:
+    """But for those of test servers, and of tests that run at the same time."""
     folder = Path("/dev/shm")
-    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    return {name for name in names if not name.startswith(("sem.mp-", "srpipe-test-"))}
 
 
 @pytest.fixture(autouse=True)

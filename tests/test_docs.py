@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from srpipe.cli.main import main
 from tests.conftest import photograph_pixels, write_pixels
 from tests.onnx_models import conv_model
 
@@ -77,16 +79,29 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def run_block(block: Block, folder: Path, environment: dict[str, str]) -> None:
-    arguments = (
-        [[sys.executable, "-c", f"import srpipe\n{block.text}"]]
-        if block.language == "python"
-        else [["bash", "-ec", command] for command in commands(block.text)]
+    if block.language == "python":
+        run([sys.executable, "-c", f"import srpipe\n{block.text}"], folder, environment)
+        return
+    for command in commands(block.text):
+        # What needs no shell is run here: to start Python anew takes longer than most examples do.
+        if command.startswith("srpipe ") and not re.search(r"[|&;<>$`*?{}()]|--engine", command):
+            run_here(command, folder, environment)
+        else:
+            run(["bash", "-ec", command], folder, environment)
+
+
+def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
-    for argument in arguments:
-        done = subprocess.run(
-            argument, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, f"{argument[-1]}\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"{arguments[-1]}\n{done.stdout}{done.stderr}"
+
+
+def run_here(command: str, folder: Path, environment: dict[str, str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SRPIPE_CACHE", environment["SRPIPE_CACHE"])
+        assert main(shlex.split(command)[1:]) == 0, command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

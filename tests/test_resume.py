@@ -318,11 +318,13 @@ def test_two_runs_on_one_folder(tmp_path: Path) -> None:
     source = write_pixels(tmp_path / "in.tif", photograph_pixels(788, 1400).repeat(4, axis=0))
     command = ["enhance", source, tmp_path / "out.tif", "-t", "128"]
     first = start_srpipe(*command)
-    wait_for_stages(first.pid)
+    worker = wait_for_stages(first.pid)["worker 0"]
+    worker.suspend()  # or the first may be done before the others have looked
     second: subprocess.CompletedProcess[str] = run_srpipe(*command)
     assert second.returncode == 2
     assert f"process {first.pid} on " in second.stderr
     assert run_srpipe(*command, "--fresh").returncode == 2
+    worker.resume()
     first.kill()
     first.communicate()
     third = run_srpipe(*command)

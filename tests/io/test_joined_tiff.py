@@ -121,7 +121,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(st.data())
 def test_is_byte_for_byte_what_libvips_writes(options: str, data: st.DataObject) -> None:
     tile_height = int(parse_output(f"o.tif[{options}]").parsed.get("tile_height", 128))

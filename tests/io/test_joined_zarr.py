@@ -71,7 +71,7 @@ def same(joined: Path, whole: Path, compression: str) -> bool:
     return ours == theirs
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 @pytest.mark.parametrize("compression", ["blosc", "gzip", "none"])
 def test_parts_become_the_files_of_the_whole(
