@@ -32,7 +32,7 @@ from srpipe.plan.output import OutputSpec, parse_output
 # differ, and nodes that fail; two or three only make the slow ones end with a whole slab more. Where
 # rows are few, those that are computed twice cost more than that gains.
 _SLABS_PER_SLOT = 6
-_LEAST_ROWS = 12
+_LEAST_ROWS = 16
 # Options of tiled TIFFs that change nothing in how the rows of a file depend on one another.
 _TIFF_OPTIONS = {
     "bigtiff", "compression", "keep", "level", "lossless", "predictor", "profile", "q", "rgbjpeg",
