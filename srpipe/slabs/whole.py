@@ -82,6 +82,9 @@ class Whole:
     def task(self, slab: Slab, settings: Settings) -> SlabTask:
         """What a machine needs to compute a slab, as settings ask for it."""
         engine = chosen_engine(settings)
+        if settings.engine == "ray" and self.plan.workers * self.plan.threads == 1:
+            # On one core, processes only take turns, and Ray repeats what crashes.
+            engine = "threads"
         return SlabTask(
             plan=slab_plan(self.plan, self.cut, slab, self.plan.job_dir, engine),
             slab=slab,
