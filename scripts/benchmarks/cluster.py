@@ -113,7 +113,8 @@ def _measure(
     outputs = [folder / "local.tif", folder / "ray.tif"]
     ways = [["--workers", str(_WORKERS)], ["--engine", "ray", "--address", address]]
     taken: list[list[float]] = [[], []]
-    common = [source, "-m", model, "--overwrite", "--quiet"]
+    # What is measured on a node may be another tile than here, and then other bytes.
+    common = [source, "-m", model, "-t", "256", "--overwrite", "--quiet"]
     # What the model runs best with is measured once, and kept.
     srpipe.estimate(source, outputs[0], model=model)
     for number in range(1, rounds + 1):
