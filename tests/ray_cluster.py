@@ -89,6 +89,8 @@ def serve(folder: str) -> None:
     def answer(value: Any) -> None:
         print(json.dumps(value), file=answers, flush=True)
 
+    # Where Ray notes the address of the last cluster, wherever that has its files.
+    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 0, "include_dashboard": False, "temp_dir": folder},
