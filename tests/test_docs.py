@@ -101,7 +101,7 @@ def run_here(command: str, folder: Path, environment: dict[str, str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("SRPIPE_CACHE", environment["SRPIPE_CACHE"])
-        assert main(shlex.split(command)[1:]) == 0, command
+        assert main(shlex.split(command, comments=True)[1:]) == 0, command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

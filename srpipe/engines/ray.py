@@ -166,8 +166,17 @@ def _connect(ray: Any, address: str | None, stack: contextlib.ExitStack) -> None
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Or Ray would write one into the user's home.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        # In this very thread: Ray's processes end with the thread that has started them.
-        _init(ray, address="local", include_dashboard=False, _temp_dir=folder.name)
+        # Where it notes its address, or others would take it for one that 'ray start' has begun.
+        os.mkdir(os.path.join(folder.name, "ray"))
+        before = os.environ.get("RAY_TMPDIR")
+        os.environ["RAY_TMPDIR"] = folder.name
+        try:
+            # In this very thread: Ray's processes end with the thread that has started them.
+            _init(ray, address="local", include_dashboard=False, _temp_dir=folder.name)
+        finally:
+            del os.environ["RAY_TMPDIR"]
+            if before is not None:
+                os.environ["RAY_TMPDIR"] = before
     except ClusterError:
         raise
     except (ConnectionError, RuntimeError, ValueError) as error:
