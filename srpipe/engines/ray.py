@@ -82,17 +82,13 @@ class _Connection:
 
     def enter(self, ray: Any, address: str | None) -> None:
         with self._lock:
-            if not self._users and ray.is_initialized():
-                return self._add()  # it was there before, and stays
-            if not self._users:
+            # One that was there before stays.
+            if not self._users and not ray.is_initialized():
                 with contextlib.ExitStack() as stack:
                     stack.callback(ray.shutdown)
                     _connect(ray, address, stack)
                     self._stack = stack.pop_all()
-            return self._add()
-
-    def _add(self) -> None:
-        self._users += 1
+            self._users += 1
 
     def leave(self) -> None:
         with self._lock:
@@ -434,7 +430,7 @@ def _remove(file: Path | None) -> None:
 
 @contextlib.contextmanager
 def stop_with_file(path: str) -> Iterator[StopRequest]:
-    """A request to stop that is made when there is a file, or the call is cancelled.
+    """A request to stop that is made when there is a file.
 
     Args:
         path: the file that a driver makes to stop its calls.

@@ -14,12 +14,14 @@ from srpipe.runtime.messages import Blend, Done
 from srpipe.runtime.pace import Pace
 from srpipe.runtime.scheduler import Scheduler
 
+JobState = Literal["started", "running", "finished"]
+
 
 @dataclass(frozen=True, slots=True)
 class ProgressEvent:
     """How far a job is."""
 
-    state: Literal["started", "running", "finished"]
+    state: JobState
     tiles_done: int
     tiles_total: int
     output_mp_done: float
@@ -29,6 +31,34 @@ class ProgressEvent:
     output_mp_per_s: float
     remaining_s: float | None
     """None until it can be told."""
+
+    @classmethod
+    def at(
+        cls, state: JobState, tiles_done: int, *, total: int, before: int, output_mp: float,
+        elapsed_s: float, pace: Pace,
+    ) -> ProgressEvent:  # fmt: skip
+        """How far a job is with so many tiles done.
+
+        Args:
+            state: of the job.
+            tiles_done: by earlier runs too.
+            total: tiles of the job.
+            before: tiles that earlier runs had done.
+            output_mp: megapixels of the output.
+            elapsed_s: since the request.
+            pace: of this run.
+        """
+        now = tiles_done - before
+        return cls(
+            state=state,
+            tiles_done=tiles_done,
+            tiles_total=total,
+            output_mp_done=output_mp * tiles_done / total,
+            output_mp_total=output_mp,
+            elapsed_s=elapsed_s,
+            output_mp_per_s=output_mp * now / total / max(elapsed_s, 1e-9),
+            remaining_s=pace.remaining_s(elapsed_s, now, total - tiles_done),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as plain values, for JSON."""
@@ -166,22 +196,17 @@ class Monitor:
             stages=self._activity.times(),
         )
 
-    def _tell(self, state: Literal["started", "running", "finished"], tiles_done: int) -> None:
+    def _tell(self, state: JobState, tiles_done: int) -> None:
         if self._callback is None:
             return
-        total = self._plan.grid.n_tiles
-        elapsed_s = time.monotonic() - self._begin_s
-        total_mp = self._plan.output_size.megapixels
-        tiles_now = tiles_done - self._first_tile
         self._callback(
-            ProgressEvent(
-                state=state,
-                tiles_done=tiles_done,
-                tiles_total=total,
-                output_mp_done=total_mp * tiles_done / total,
-                output_mp_total=total_mp,
-                elapsed_s=elapsed_s,
-                output_mp_per_s=total_mp * tiles_now / total / max(elapsed_s, 1e-9),
-                remaining_s=self._pace.remaining_s(elapsed_s, tiles_now, total - tiles_done),
+            ProgressEvent.at(
+                state,
+                tiles_done,
+                total=self._plan.grid.n_tiles,
+                before=self._first_tile,
+                output_mp=self._plan.output_size.megapixels,
+                elapsed_s=time.monotonic() - self._begin_s,
+                pace=self._pace,
             )
         )

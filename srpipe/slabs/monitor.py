@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from srpipe.io.slabs_folder import tiles_done
 from srpipe.plan.geometry import Size
 from srpipe.plan.job import Plan
 from srpipe.plan.slabs import Cut, Slab, redundancy
 from srpipe.runtime.activity import StageTime
-from srpipe.runtime.events import ProgressCallback, ProgressEvent, Report
+from srpipe.runtime.events import JobState, ProgressCallback, ProgressEvent, Report
 from srpipe.runtime.pace import Pace
 
 
@@ -41,9 +40,7 @@ class SlabsMonitor:
         self._pace = Pace()
         self._told = -1
 
-    def tell(
-        self, state: Literal["started", "running", "finished"], slabs: Sequence[Slab] = ()
-    ) -> None:
+    def tell(self, state: JobState, slabs: Sequence[Slab] = ()) -> None:
         """Tell how far the job is, if that is news.
 
         Args:
@@ -58,19 +55,15 @@ class SlabsMonitor:
         if self._progress is None or (state == "running" and tiles == self._told):
             return
         self._told = tiles
-        elapsed_s = time.monotonic() - self._begin_s
-        total_mp = self._plan.output_size.megapixels
-        now = tiles - self.resumed_tiles
         self._progress(
-            ProgressEvent(
-                state=state,
-                tiles_done=tiles,
-                tiles_total=self._total,
-                output_mp_done=total_mp * tiles / self._total,
-                output_mp_total=total_mp,
-                elapsed_s=elapsed_s,
-                output_mp_per_s=total_mp * now / self._total / max(elapsed_s, 1e-9),
-                remaining_s=self._pace.remaining_s(elapsed_s, now, self._total - tiles),
+            ProgressEvent.at(
+                state,
+                tiles,
+                total=self._total,
+                before=self.resumed_tiles,
+                output_mp=self._plan.output_size.megapixels,
+                elapsed_s=time.monotonic() - self._begin_s,
+                pace=self._pace,
             )
         )
 

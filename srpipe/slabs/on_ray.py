@@ -9,7 +9,6 @@ read there, by the driver, by a node that repeats it, and by the driver that is 
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -34,8 +33,6 @@ from srpipe.slabs.task import SlabTask, run_slab
 from srpipe.slabs.whole import Whole, locked
 from srpipe.stop import StopRequest
 from srpipe.tune.budget import job_budget_bytes
-
-logger = logging.getLogger(__name__)
 
 # A driver that was killed is gone at once; one that lives is not waited for.
 _PATIENCE_S = 1.0
