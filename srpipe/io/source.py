@@ -12,6 +12,7 @@ from srpipe.errors import InputError, ReadError
 from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
+from srpipe.io.small_files import check_name
 from srpipe.io.tiff_header import read_tiff_header
 from srpipe.io.to_rgb import CONVERTED, is_float, to_rgb
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
@@ -65,6 +66,7 @@ def read_image_info(
         InputError: missing, not an image, or of a kind srpipe does not take.
     """
     name = os.fspath(path)
+    check_name(name, InputError)
     if not os.path.exists(name):
         raise InputError(f"{name} does not exist: check the path.")
     if os.path.isdir(name):
