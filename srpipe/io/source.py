@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from srpipe.errors import InputError, ReadError
+from srpipe.forks import refuse_in_fork
 from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
 from srpipe.io.tiff_tags import has_separate_planes
@@ -63,6 +64,7 @@ def read_image_info(
     Raises:
         InputError: missing, not an image, or of a kind srpipe does not take.
     """
+    refuse_in_fork()
     name = os.fspath(path)
     if not os.path.exists(name):
         raise InputError(f"{name} does not exist: check the path.")
