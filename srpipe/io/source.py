@@ -12,6 +12,7 @@ from srpipe.errors import InputError, ReadError
 from srpipe.forks import refuse_in_fork
 from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
+from srpipe.io.metadata_size import check_metadata
 from srpipe.io.tiff_header import read_tiff_header
 from srpipe.io.to_rgb import CONVERTED, is_float, to_rgb
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
@@ -76,6 +77,7 @@ def read_image_info(
         raise InputError(f"{name} is no regular file: save what comes from it to a file first.")
     if os.path.getsize(name) == 0:
         raise InputError(f"{name} is empty (0 bytes): copy or export it again.")
+    check_metadata(name)
     try:
         image = _open_as_it_is(name, untrusted=allow_untrusted)
         # libvips' own format does not say what read it.
