@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from srpipe.errors import InputError, ReadError
+from srpipe.forks import refuse_in_fork
 from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
+from srpipe.io.metadata_size import check_metadata
 from srpipe.io.tiff_header import read_tiff_header
 from srpipe.io.to_rgb import CONVERTED, is_float, to_rgb
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
@@ -63,6 +65,7 @@ def read_image_info(
     Raises:
         InputError: missing, not an image, or of a kind srpipe does not take.
     """
+    refuse_in_fork()
     name = os.fspath(path)
     if not os.path.exists(name):
         raise InputError(f"{name} does not exist: check the path.")
@@ -74,6 +77,7 @@ def read_image_info(
         raise InputError(f"{name} is no regular file: save what comes from it to a file first.")
     if os.path.getsize(name) == 0:
         raise InputError(f"{name} is empty (0 bytes): copy or export it again.")
+    check_metadata(name)
     try:
         image = _open_as_it_is(name, untrusted=allow_untrusted)
         # libvips' own format does not say what read it.

@@ -7,11 +7,14 @@ description of BigTIFF).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
+
+import numpy as np
 
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
                16: 8, 17: 8, 18: 8}  # fmt: skip
@@ -63,6 +66,7 @@ class Form:
         self.field_bytes = 8 if big else 4
         self.header_bytes = 16 if big else 8
         self.most_bytes = 2**64 - 1 if big else 2**32 - 1
+        self._left_bytes = _MAX_BYTES
 
     def unpack(self, form: str, file: BinaryIO) -> int:
         """The next number of a file."""
@@ -89,8 +93,14 @@ class Form:
         return entries, self.unpack(self.offset, file)
 
     def data(self, entry: Entry, file: BinaryIO) -> bytes:
-        """An entry's values, little-endian."""
-        data = self.value(entry, file, _MAX_BYTES)
+        """An entry's values, little-endian.
+
+        Raises:
+            ValueError: they end early, or are, with all that was read before, too many: any number of
+                entries may lead to the same bytes.
+        """
+        data = self.value(entry, file, self._left_bytes)
+        self._left_bytes -= len(data)
         return data if self.order == "<" else _swapped(data, _NUMBER_BYTES[entry.kind])
 
     def value(self, entry: Entry, file: BinaryIO, most_bytes: int | None = None) -> bytes:
@@ -147,7 +157,7 @@ class Form:
 
 
 def _swapped(data: bytes, size: int) -> bytes:
-    return b"".join(data[i : i + size][::-1] for i in range(0, len(data), size))
+    return np.frombuffer(data, f">u{size}").astype(f"<u{size}").tobytes()
 
 
 def read_tags(
@@ -171,17 +181,21 @@ def read_tags(
         ]
         for number in directories:
             if number in by_number:
-                pointer = int.from_bytes(form.data(by_number[number], file), "little")
-                inside, _ = form.directory(file, pointer)
-                tags = tuple(
-                    Tag(e.number, e.kind, e.count, form.data(e, file))
-                    for e in inside
-                    if e.number not in _POINTERS
-                )
-                found += [Tag(number, _LONG, 1, directory=tags)] if tags else []
+                with contextlib.suppress(ValueError):  # more than anybody has: left out
+                    tags = _inside(form, form.data(by_number[number], file), file)
+                    found += [Tag(number, _LONG, 1, directory=tags)] if tags else []
         return tuple(found)
     except (KeyError, ValueError, OverflowError, OSError, struct.error):
         return ()  # damaged: offsets may lead anywhere
+
+
+def _inside(form: Form, pointer: bytes, file: BinaryIO) -> tuple[Tag, ...]:
+    entries, _ = form.directory(file, int.from_bytes(pointer, "little"))
+    return tuple(
+        Tag(e.number, e.kind, e.count, form.data(e, file))
+        for e in entries
+        if e.number not in _POINTERS
+    )
 
 
 def add_tags(
