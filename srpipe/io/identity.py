@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 
+from srpipe.errors import ReadError
 from srpipe.plan.image_info import FileIdentity
 
 _BLOCK_BYTES = 64 * 1024
@@ -27,3 +29,23 @@ def identify_file(path: str) -> FileIdentity:
             file.seek(min(last * i // (_N_BLOCKS - 1), stat.st_size))
             sha256.update(file.read(_BLOCK_BYTES))
     return FileIdentity(stat.st_size, stat.st_mtime_ns, sha256.hexdigest())
+
+
+def check_unchanged(path: str, before: FileIdentity) -> None:
+    """See that a file is what it was.
+
+    Its time alone may differ where its content was hashed whole.
+
+    Raises:
+        ReadError: it is not, or cannot be read any more.
+    """
+    try:
+        now = identify_file(path)
+    except OSError as error:
+        raise ReadError(f"{path} can no longer be read ({error.strerror}): put it back.") from None
+    whole = now.size_bytes <= _BLOCK_BYTES * _N_BLOCKS
+    if now != (replace(before, modified_ns=now.modified_ns) if whole else before):
+        raise ReadError(
+            f"{path} was changed while the job was running, and the result would be a mixture: nothing "
+            "is kept; repeat the command when the file stays as it is."
+        )

@@ -65,7 +65,7 @@ def identity(path: str) -> dict[str, Any]:
         OSError: there is none.
     """
     # A folder's own times and size may change when it is moved.
-    stat = os.stat(os.path.join(path, "zarr.json") if os.path.isdir(path) else path)
+    stat = os.lstat(os.path.join(path, "zarr.json") if os.path.isdir(path) else path)
     return {"inode": stat.st_ino, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
 
 

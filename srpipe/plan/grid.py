@@ -13,6 +13,7 @@ last tile hangs over the border and the batcher pads it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,16 @@ class AxisGrid:
     def n_tiles(self) -> int:
         """Number of tiles."""
         return len(self.starts_px)
+
+    @property
+    def covers(self) -> bool:
+        """Whether the tiles cover the axis, as those of :func:`make_axis` do."""
+        starts = self.starts_px
+        return (
+            starts[:1] == (0,)
+            and all(0 < b - a <= self.tile_px for a, b in itertools.pairwise(starts))
+            and starts[-1] < self.length_px <= starts[-1] + self.tile_px
+        )
 
     def covered_px(self, index: int) -> int:
         """Pixels of the image that tile ``index`` covers (less than the tile at the border)."""
