@@ -67,7 +67,9 @@ class SimulatedDisk:
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Put the layer in place."""
-        for name in ("write_file", "sync_file", "sync_folder", "rename", "link", "remove"):
+        for name in (
+            "write_file", "overwrite_file", "sync_file", "sync_folder", "rename", "link", "remove",
+        ):  # fmt: skip
             patch.setattr(disk, name, self._wrapped(name, getattr(disk, name)))
         patch.setattr(disk, "flush_map", self._wrapped("flush_map", disk.flush_map))
         patch.setattr(canvas_files, "reserve_file", self._reserve(canvas_files.reserve_file))
@@ -87,6 +89,7 @@ class SimulatedDisk:
             self._keep_inodes()
             if name in ("sync_file", "flush_map"):
                 self._data[path.stat().st_ino] = path.read_bytes()
+                self.promised_tiles = max(self.promised_tiles, self._saved_tiles())
             elif name == "sync_folder" and path in self._names:
                 self._names[path] = self._now(path)
                 self.promised_tiles = max(self.promised_tiles, self._saved_tiles())

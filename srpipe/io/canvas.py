@@ -27,9 +27,18 @@ class Canvas:
         Args:
             plan: the job.
             at: how far the files are; what they hold beyond it will be written again.
+
+        Raises:
+            WriteError: they cannot be opened.
         """
         self._plan = plan
-        self._files = CanvasFiles(plan, writable=True)
+        try:
+            self._files = CanvasFiles(plan, writable=True)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise WriteError(
+                f"the pixels in {plan.job_dir} cannot be opened ({reason}): leave that folder alone."
+            ) from None
         self._no_seam = np.zeros(
             (plan.image.bands, plan.grid.tile.height * plan.scale, 0), np.float32
         )
