@@ -164,7 +164,7 @@ def enhance(
         region: left, top, width and height of the part to enhance, in pixels of the input as the file
             stores them; ``dst`` then holds that part alone. Its pixels are those of a run of the whole
             image; of a model whose results depend on the batch only with ``batch_size=1``. None: all.
-        edges: what the model sees beyond the image's border, as far as its receptive margin: ``reflect``
+        edges: what the model sees beyond the image's border, as far as it reaches: ``reflect``
             mirrors the image, ``replicate`` repeats its last pixels, ``wrap`` goes on with its opposite
             side, so that a texture that can be tiled still can. ``none``: what the model pads with by
             itself, zeros mostly, which leave a rim.

@@ -7,7 +7,6 @@ import onnxruntime as ort
 
 from srpipe.plan.grid import AxisGrid, Grid
 
-
 EDGE_PX = 64
 """Farther than the models of these tests reach, and a multiple of the sizes that they take."""
 

@@ -112,9 +112,7 @@ def test_mean_is_a_plain_average_of_the_tiles(
         total[where] += naive.model_output(str(x2_model), part, edge_px=0)
         count[where] += 1
     expected = naive.to_integers(total / count, np.dtype(np.uint8))
-    tiled = enhanced(
-        photograph, tmp_path, x2_model, blend="mean", overlap=overlap, edges="none"
-    )
+    tiled = enhanced(photograph, tmp_path, x2_model, blend="mean", overlap=overlap, edges="none")
     assert np.abs(tiled.astype(int) - expected).max() <= 1
 
 

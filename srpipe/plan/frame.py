@@ -53,9 +53,7 @@ class Frame:
         return Rect(rect.left + self.left, rect.top + self.top, rect.width, rect.height)
 
 
-def frame_grid(
-    whole: Grid, size: Size, region: Region | None, edges: Edges
-) -> tuple[Grid, Frame]:
+def frame_grid(whole: Grid, size: Size, region: Region | None, edges: Edges) -> tuple[Grid, Frame]:
     """Take the tiles that a job needs.
 
     Args:

@@ -86,8 +86,8 @@ def plan_axis(
 
     Args:
         length_px: image length, at least 1.
-        tile_px: the largest tile wanted; a multiple of ``multiple_px`` unless the model fixes it. A free
-            tile is up to half as large again where that saves one that the margins alone would need.
+        tile_px: the largest tile wanted; a multiple of ``multiple_px`` unless the model fixes it. One
+            that is free is up to half as large again where only the margins would need more tiles.
         overlap_px: least overlap of two neighbours; rounded up to ``multiple_px``.
         multiple_px: every origin, and every free tile length, is a multiple of it.
         least_px: the shortest tile the model takes: ``tile_px`` where the model fixes it.
