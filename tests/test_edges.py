@@ -113,10 +113,10 @@ def test_the_margin_is_as_small_as_may_be(tmp_path: Path, model: Path) -> None:
     plan = prepare(str(source), str(tmp_path / "o.v"), Settings(model=str(model)))
     assert plan.frame.margin.width == plan.model.halo_px == 6
     assert (plan.grid.n_tiles, plan.grid.tile.width) == (1, 268)
+    assert plan.redundancy < 0.1
     asked = Settings(model=str(model), tile_size=256)
     plan = prepare(str(source), str(tmp_path / "o.v"), asked)
     assert plan.grid.tile.width <= 256  # never larger than it was asked for
-    assert plan.redundancy < 0.09
 
 
 def test_a_texture_stays_tileable(tmp_path: Path, model: Path) -> None:
