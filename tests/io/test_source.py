@@ -7,7 +7,8 @@ import pytest
 import pyvips
 
 from srpipe.errors import InputError, ReadError
-from srpipe.io.source import TileReader, read_image_info
+from srpipe.io.source import read_image_info
+from srpipe.io.tile_reader import TileReader
 from srpipe.plan.geometry import Rect, Size
 from srpipe.plan.grid import Grid, plan_axis
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
