@@ -6,6 +6,7 @@ libtiff does not look at deflate's checksum, and takes what libjpeg makes of a d
 from __future__ import annotations
 
 import os
+import weakref
 import zlib
 
 import numpy as np
@@ -53,7 +54,8 @@ class TiffPieces:
         Raises:
             OSError: it cannot be read.
         """
-        self._file = open(path, "rb")  # noqa: SIM115 (as long as this lives)
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
         self._header = header
         self._states = np.full(len(header.offsets), _UNKNOWN, np.uint8)
         self._states[header.sparse] = _GOOD
@@ -108,7 +110,7 @@ class TiffPieces:
         stream, total, end = zlib.decompressobj(), 0, offset + n_bytes
         try:
             while offset < end and not stream.eof:
-                data = os.pread(self._file.fileno(), min(_CHUNK_BYTES, end - offset), offset)
+                data = os.pread(self._file, min(_CHUNK_BYTES, end - offset), offset)
                 if not data:
                     break
                 offset += len(data)
@@ -122,7 +124,7 @@ class TiffPieces:
         return "" if stream.eof else "its data end early"
 
     def _decode_jpeg(self, offset: int, n_bytes: int) -> str:
-        data = os.pread(self._file.fileno(), n_bytes, offset)
+        data = os.pread(self._file, n_bytes, offset)
         tables = self._header.jpeg_tables
         if len(tables) > 4:
             data = tables[:-2] + data[2:]  # without the marks of an end, and another start

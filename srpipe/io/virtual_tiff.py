@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,8 +35,9 @@ class _Reader:
     """The bytes of a file with others behind them, and the place of the first directory changed."""
 
     def __init__(self, path: str, head: bytes, tail: bytes) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115 (libvips reads it as long as it wants)
-        self._size = os.fstat(self._file.fileno()).st_size
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        self._size = os.fstat(self._file).st_size
         self._head = head
         self._tail = tail
         self._at = 0
@@ -44,7 +46,7 @@ class _Reader:
         if self._at < len(self._head):
             data = self._head[self._at : self._at + length]
         elif self._at < self._size:
-            data = os.pread(self._file.fileno(), min(length, self._size - self._at), self._at)
+            data = os.pread(self._file, min(length, self._size - self._at), self._at)
         else:
             start = self._at - self._size
             data = self._tail[start : start + length]

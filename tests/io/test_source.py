@@ -112,7 +112,7 @@ def bad_inputs(folder: Path) -> dict[str, Path]:
         ("empty.tif", "0 bytes"),
         ("text.jpg", "not an image"),
         ("random.tif", "not an image"),
-        ("int.tif", "int samples"),
+        ("int.tif", "int32 samples"),
         ("many.tif", "65 bands"),
         ("planes.tif", "INTERLEAVE=PIXEL"),
     ],
