@@ -103,7 +103,8 @@ def load_mask(info: MaskInfo, size: Size) -> Mask:
     ]
     if max(reach):
         box = (2 * reach[0] + 1, 2 * reach[1] + 1)
-        values = cv2.blur(values, box, borderType=cv2.BORDER_REPLICATE).reshape(values.shape)
+        soft = cv2.blur(values, box, borderType=cv2.BORDER_REPLICATE)
+        values = np.asarray(soft, np.uint8).reshape(values.shape)
     return Mask(values, size)
 
 
