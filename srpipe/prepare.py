@@ -16,6 +16,7 @@ from srpipe.io.mask import read_mask_info
 from srpipe.io.model_probe import probe_model
 from srpipe.io.output_place import check_replaceable, refuse_existing
 from srpipe.io.processor import available_cores
+from srpipe.io.small_files import check_name
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
 from srpipe.io.writer import check_options
@@ -159,10 +160,7 @@ def start_model(settings: Settings, kept: Kept | None = None) -> tuple[str, Mode
 
 
 def _absolute(path: str, error: type[RequestError]) -> str:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise error(f"{path!r} is not a name in UTF-8, which libvips needs: rename it.") from None
+    check_name(path, error)
     return os.path.abspath(path)
 
 
