@@ -28,7 +28,9 @@ def enhanced(source: Path, output: Path, **options: Any) -> tuple[srpipe.Report,
 
 
 def plainly(pixels: np.ndarray, scale: int) -> np.ndarray:
-    return naive.to_integers(resize_plain(pixels, scale).transpose(1, 2, 0), pixels.dtype)
+    padded = np.pad(pixels, [(4, 4), (4, 4), (0, 0)], mode="reflect")
+    resized = naive.to_integers(resize_plain(padded, scale).transpose(1, 2, 0), pixels.dtype)
+    return resized[4 * scale : -4 * scale, 4 * scale : -4 * scale]
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ class Monitor:
             filled=tuple(plan.source_of(tile) for tile in self._filled_tiles),
             tile=grid.tile,
             stride=Size(grid.x.stride_px, grid.y.stride_px),
-            redundancy=grid.redundancy,
+            redundancy=plan.redundancy,
             batch_size=plan.batch_size,
             workers=plan.workers,
             threads=plan.threads,
