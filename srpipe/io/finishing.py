@@ -54,7 +54,7 @@ def finish_image(plan: Plan, pixels: Any) -> Any:
     if plan.part == "pixels":
         return image
     if plan.outscale is not None:
-        image = resize_image(image, plan.output_size)
+        image = resize_image(image, plan.output_size, plan.image.alpha_band)
     image = carry_fields(plan.image, image, plan.output_factor)
     if plan.image.shown == "tone":
         image = show_no_more(image)

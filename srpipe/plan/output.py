@@ -163,7 +163,7 @@ def _as_deepzoom(spec: OutputSpec) -> OutputSpec:
         spec.format,
         sixteen_bit=kind.sixteen_bit,
         alpha=kind.alpha,
-        any_bands=kind.any_bands,
+        any_bands=False,  # no viewer shows them
         typical_ratio=kind.typical_ratio,
     )
     if not options.keys() & {"keep", "strip", "no_strip"}:
