@@ -89,6 +89,11 @@ class OutputSpec:
         stripped = any(option in ("strip", "strip=true", "strip=1") for option in options)
         return not stripped and all({"all", "exif"} & set(names) for names in kept)
 
+    @property
+    def keeps_orientation(self) -> bool:
+        """Whether a file can say how it is to be turned; else its pixels are."""
+        return self.format.name not in ("DeepZoom", "Zarr", "raw")
+
     def holds_floats(self, image: ImageInfo) -> bool:
         """Whether an image, as it is written, is written with float numbers."""
         return image.is_float and self.format.name in ("TIFF", "libvips")
