@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def test_every_level_is_the_mean_of_the_one_above(
     seen = pixels[..., -1] > 0 if alpha else np.full(pixels.shape[:2], True)
     np.testing.assert_array_equal(levels[0][seen], pixels[seen])
     assert len(levels) >= 3
-    for above, level in zip(levels[:2], levels[1:3], strict=True):
+    for above, level in itertools.pairwise(levels[:3]):
         expected = half(above, alpha=alpha)
         difference = np.abs(level - expected)
         assert level.shape == expected.shape
