@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
+from tests.processes import output_of
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -30,7 +31,7 @@ def start(name: str, *arguments: object) -> subprocess.Popen[str]:
 
 def run(name: str, *arguments: object) -> tuple[int, str, str]:
     process = start(name, *arguments)
-    out, err = process.communicate(timeout=120)
+    out, err = output_of(process)
     return process.returncode, out, err
 
 
@@ -63,7 +64,7 @@ def test_a_task_that_is_stopped_can_be_retried(tmp_path: Path) -> None:
     assert process.stderr is not None
     assert "0 of " in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = output_of(process)
     assert process.returncode == 1
     assert err.splitlines()[-1].startswith("to be retried: ")
     assert not output.exists()

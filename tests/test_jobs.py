@@ -16,6 +16,7 @@ import pytest
 
 import srpipe
 from tests.conftest import photograph_pixels, write_pixels
+from tests.processes import PATIENCE_S
 
 SETTINGS = {"tile_size": 48, "overlap": 8}
 
@@ -137,5 +138,7 @@ def test_in_a_pool_of_processes(
     script = tmp_path / "pool.py"
     script.write_text(POOL)
     outputs = [tmp_path / f"{k}.tif" for k in range(2)]
-    subprocess.run([sys.executable, script, x2_model, source, *outputs], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, script, x2_model, source, *outputs], check=True, timeout=PATIENCE_S
+    )
     assert [output.read_bytes() for output in outputs] == [expected] * 2
