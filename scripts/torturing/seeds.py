@@ -7,8 +7,6 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from srpipe.io.vips import pyvips
 from tests.conftest import photograph_pixels, write_pixels
 from tests.onnx_models import conv_model, elementwise_model
@@ -110,13 +108,3 @@ def damaged(data: bytes, other: bytes, chance: random.Random) -> bytes:
 def kind_of(path: Path) -> str:
     """What a seed is counted as."""
     return path.suffix[1:]
-
-
-def is_same(a: Path, b: Path) -> bool:
-    """Whether two seeds can be spliced."""
-    return a.suffix == b.suffix and a != b
-
-
-def noise(n_bytes: int, seed: int) -> bytes:
-    """Bytes that mean nothing."""
-    return np.random.default_rng(seed).bytes(n_bytes)
