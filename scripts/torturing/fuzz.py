@@ -108,7 +108,7 @@ def serve(connection: Connection, folder: str) -> None:
         try:
             srpipe.enhance(
                 case.image, output, model=case.model, engine="serial", threads=1,
-                allow_untrusted=case.allow_untrusted, tile_size=None, on_error="stop", edges="none",
+                allow_untrusted=case.allow_untrusted, tile_size=None, on_error="stop",
                 color_management="off",
             )  # fmt: skip
             outcome = _SUCCESS
@@ -220,7 +220,7 @@ def run_command(case: Case, folder: Path) -> str:
     output = folder / "out.tif"
     command = [
         sys.executable, "-m", "srpipe", "enhance", str(case.image), str(output),
-        "--model", str(case.model), "--fresh", "--overwrite", "--edges", "none",
+        "--model", str(case.model), "--fresh", "--overwrite",
         "--color-management", "off",
         *(["--allow-untrusted"] if case.allow_untrusted else []),
     ]  # fmt: skip
