@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
-from tests.processes import output_of
+from tests.processes import PATIENCE_S, output_of
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -105,7 +105,7 @@ def test_tasks_in_threads(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", IN_THREADS, source, tmp_path / "a.tif", tmp_path / "b.tif"],
         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"}, cwd=tmp_path,
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.stdout.splitlines() == ["[[600, 400], [600, 400], 'stopped']"], done.stderr
 

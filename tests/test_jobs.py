@@ -156,7 +156,7 @@ before = dict(os.environ)
 import srpipe.api, srpipe.folders, srpipe.io.session
 assert dict(os.environ) == before
 """
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=PATIENCE_S)
 
 
 POOL = """
