@@ -65,7 +65,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.setenv("SRPIPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(choose, "LEAST_GAIN", 0.0)  # a small net may not be faster
     monkeypatch.setattr(choose, "WORTHWHILE_S", 0.0)
-    monkeypatch.setattr(choose, "_ROUNDS", 1)
+    monkeypatch.setattr(choose, "ROUNDS", 1)
     return Job(tmp_path, tmp_path / "m.onnx")
 
 
