@@ -6,6 +6,7 @@ The caller waits where signals are heard, so Ctrl-C ends the process at once. It
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
@@ -41,6 +42,7 @@ _LOADING_TILES, _MOST_TILES = 5.0, 30.0
 # A library may keep the interpreter from telling that the process is alive.
 _SILENCE_STEPS = 5
 _BEAT_S = 1.0
+_FAREWELL_S = 0.5
 _STACK_BYTES = 16 * 2**20
 _SHARE = 0.9
 _BOOTSTRAP = (
@@ -218,10 +220,13 @@ class Child:
         return StageError(f"the process that tries the model failed: {said[-1] if said else code}")
 
     def end(self) -> None:
-        """Kill it, whatever it does."""
-        self._process.kill()
-        self._process.wait()
-        self._connection.close()
+        """End it, whatever it does."""
+        self._connection.close()  # it hears of that, and removes its temporary files
+        try:
+            self._process.wait(_FAREWELL_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._log.close()
 
 
@@ -246,6 +251,7 @@ def serve(setup: dict[str, Any]) -> None:
                     limit_bytes = None
                 threading.Thread(target=replies.call, args=call, daemon=True).start()
         except (EOFError, OSError):
+            atexit._run_exitfuncs()  # temporary files; calls under way are not waited for
             os._exit(0)
         replies.beat()
 
