@@ -21,7 +21,9 @@ from srpipe.io.space import check_decoder_memory
 from srpipe.io.writer import check_options
 from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info
 from srpipe.models.zoo import find_model
+from srpipe.plan.bands import bands_seen
 from srpipe.plan.grid import Grid
+from srpipe.plan.image_info import band_names
 from srpipe.plan.job import SERIAL_MAX_TILES, Plan, make_plan
 from srpipe.plan.kept import Kept
 from srpipe.plan.model_info import ModelInfo
@@ -70,6 +72,8 @@ def prepare(
     _check_output_place(output, settings, job_dir)
     if image.pages > 1:
         logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)
+    for remark in image.remarks:
+        logger.warning("%s %s.", src, remark)
     if image.is_float:
         logger.warning("%s has float numbers: those beyond 0 and 1 are clipped.", src)
     if image.converted_from:
@@ -79,6 +83,10 @@ def prepare(
     kept = None if settings.fresh else read_kept(Path(job_dir))
     device, model = started or start_model(settings, kept)
     cores = available_cores()
+    resized = [i for i in range(bands_seen(image, model), image.bands) if i != image.alpha_band]
+    if resized:
+        names = band_names(resized)
+        logger.warning("%s: %s only resized, since the model does not see it.", src, names)
     mask = None
     if settings.mask is not None:
         mask = read_mask_info(_absolute(settings.mask, InputError), image.size)

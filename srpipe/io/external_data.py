@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from srpipe.errors import ModelError
+from srpipe.io.small_files import open_regular
 
 # Where tensors are, as paths of field numbers: ModelProto.graph, GraphProto.initializer, …
 _MODEL = {7: "graph", 25: "function"}
@@ -32,6 +33,7 @@ _INSIDE = {
 }  # fmt: skip
 _METADATA = 14
 _MAX_DEPTH = 64
+_MAX_BYTES = 2**31  # of a protobuf
 _CHUNK_BYTES = 1 << 20
 
 
@@ -54,16 +56,15 @@ def external_file(model: str, location: str) -> str:
             to, or is no regular file.
     """
     folders = _folders(model)
-    inside = []
+    path = folders[0]
     if "\0" not in location and not os.path.isabs(location):
-        paths = (Path(os.path.realpath(folder / location)) for folder in folders)
-        inside = [path for path in paths if not set(folders).isdisjoint(path.parents)]
-    if not inside:
+        places = [folder / location for folder in folders]
+        path = Path(os.path.realpath(next(filter(os.path.lexists, places), places[0])))
+    if set(folders).isdisjoint(path.parents):
         raise ModelError(
             f"model {model} keeps weights in {location!r}, outside its own folder: that is refused; "
             "put the file beside the model."
         )
-    path = next(filter(os.path.exists, inside), inside[0])
     if path.exists() and not path.is_file():
         raise ModelError(
             f"model {model} keeps weights in {location!r}, which is no regular file: that is refused."
@@ -136,7 +137,7 @@ def hash_model(model: str) -> str:
     files = (model, *external_files(model))
     try:
         for path in files:
-            with open(path, "rb") as file:
+            with os.fdopen(open_regular(path), "rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
                     sha256.update(chunk)
     except OSError as error:
@@ -164,7 +165,9 @@ def _read_locations(model: str) -> set[str]:
 
 
 def _map(model: str) -> memoryview:
-    with open(model, "rb") as file:
+    with os.fdopen(open_regular(model), "rb") as file:
+        if os.fstat(file.fileno()).st_size > _MAX_BYTES:
+            raise ValueError("no protobuf")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from srpipe.errors import InputError, ReadError
+from srpipe.forks import refuse_in_fork
 from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
-from srpipe.io.tiff_tags import has_separate_planes
+from srpipe.io.metadata_size import check_metadata
+from srpipe.io.tiff_header import read_tiff_header
 from srpipe.io.to_rgb import CONVERTED, is_float, to_rgb
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import Rect, Size
-from srpipe.plan.image_info import MAX_BANDS, ImageInfo, PixelDtype, Shown
+from srpipe.plan.image_info import MAX_BANDS, ImageInfo, PixelDtype, Shown, guess_content
 from srpipe.settings import ColorManagement
 
 _DTYPES: dict[str, PixelDtype] = {"uchar": "uint8", "ushort": "uint16"}
@@ -63,6 +65,7 @@ def read_image_info(
     Raises:
         InputError: missing, not an image, or of a kind srpipe does not take.
     """
+    refuse_in_fork()
     name = os.fspath(path)
     if not os.path.exists(name):
         raise InputError(f"{name} does not exist: check the path.")
@@ -74,6 +77,7 @@ def read_image_info(
         raise InputError(f"{name} is no regular file: save what comes from it to a file first.")
     if os.path.getsize(name) == 0:
         raise InputError(f"{name} is empty (0 bytes): copy or export it again.")
+    check_metadata(name)
     try:
         image = _open_as_it_is(name, untrusted=allow_untrusted)
         # libvips' own format does not say what read it.
@@ -87,6 +91,7 @@ def read_image_info(
 
 
 def _describe(name: str, image: Any, loader: str, color_management: ColorManagement) -> ImageInfo:
+    header = read_tiff_header(name) if loader.startswith("tiffload") else None
     space, floats = image.interpretation, is_float(image)
     image = to_rgb(image)
     shown = how_to_show(image, color_management)
@@ -106,38 +111,36 @@ def _describe(name: str, image: Any, loader: str, color_management: ColorManagem
     fields = image.get_fields()
     # libvips reads these as a jumble, or not at all.
     unreadable = "tile-width" in fields or (image.bands > 1 and image.interpretation in _GREYS)
-    if loader.startswith("tiffload") and unreadable and has_separate_planes(name):
+    if header and unreadable and header.separate:
         raise InputError(
             f"{name} stores its {image.bands} bands one after another, which srpipe cannot read: save "
             "it pixel by pixel (gdal_translate -co INTERLEAVE=PIXEL) first."
         )
     untrusted = is_untrusted(loader)
+    content, alpha_band = (
+        header.tell_bands(image.bands)
+        if header
+        else guess_content(image.bands, image.interpretation)
+    )
     return ImageInfo(
         path=name,
         size=Size(image.width, image.height),
         bands=image.bands,
+        content=content,
+        alpha_band=alpha_band,
         dtype=_DTYPES[image.format],
         interpretation=image.interpretation,
         icc_bytes=len(image.get("icc-profile-data")) if "icc-profile-data" in fields else 0,
         loader=loader,
         untrusted=untrusted,
         decoded_whole="interlaced" in fields or loader.startswith(_WHOLE_LOADERS),
-        pages=_count_pages(name, image, untrusted=untrusted) if "n-pages" in fields else 1,
+        pages=header.pages if header else image.get("n-pages") if "n-pages" in fields else 1,
         identity=identify_file(name),
         converted_from=CONVERTED.get(space, ""),
         shown=shown,
+        remarks=header.remarks if header else (),
         is_float=floats,
     )
-
-
-def _count_pages(name: str, image: Any, *, untrusted: bool) -> int:
-    pages = int(image.get("n-pages"))
-    if pages > 1:
-        second = _open(name, untrusted=untrusted, page=1)
-        # The levels of a pyramid are pages too.
-        if second.width <= image.width // 2 + 1 and second.height <= image.height // 2 + 1:
-            return 1
-    return pages
 
 
 def carry_fields(info: ImageInfo, image: Any, scale: float) -> Any:

@@ -48,5 +48,7 @@ def is_float(image: Any) -> bool:
 
 def to_float(image: Any) -> Any:
     """16 bits as float numbers from 0 to 1."""
-    space = {"rgb16": "scrgb", "grey16": "b-w"}.get(image.interpretation, "b-w")
+    space = {"rgb16": "scrgb", "grey16": "b-w"}.get(
+        image.interpretation, "multiband" if image.interpretation == "multiband" else "b-w"
+    )
     return (image.cast("float") / 65535).copy(interpretation=space)

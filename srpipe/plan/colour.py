@@ -58,8 +58,8 @@ class ColourPath:
     ``white``."""
     layout: Layout
     scale: int
-    alpha: bool = False
-    """The last band is alpha, which the model does not see: colours under it bleed."""
+    alpha: int | None = None
+    """Which band is alpha, where the model does not see it: colours under it bleed."""
 
     @property
     def needs_source(self) -> bool:
@@ -88,7 +88,7 @@ class ColourPath:
             np.divide(colours, step, out=planes, casting="unsafe", dtype=np.float32)
 
     def _bled(self, pixels: Pixels) -> Pixels:
-        return bleed(pixels, self.bands - 1, self.bands - 1) if self.alpha else pixels
+        return pixels if self.alpha is None else bleed(pixels, self.colours, self.alpha)
 
     def pack_integers(self, pixels: Pixels, out: Pixels) -> None:
         """Write one padded tile as :meth:`pack` does, but leave its numbers as they are.

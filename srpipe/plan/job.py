@@ -171,9 +171,10 @@ class Plan:
     @property
     def colour(self) -> ColourPath:
         """How bands travel through the model."""
+        seen = bands_seen(self.image, self.model)
         return ColourPath(
             bands=self.image.bands,
-            colours=bands_seen(self.image, self.model),
+            colours=seen,
             channels=self.model.channels,
             bgr=self.model.bgr,
             value_range=self.model.value_range,
@@ -181,7 +182,7 @@ class Plan:
             highest=self.image.highest,
             layout=self.model.layout,
             scale=self.scale,
-            alpha=self.image.has_alpha and bands_seen(self.image, self.model) < self.image.bands,
+            alpha=self.image.alpha_band if seen < self.image.bands else None,
         )
 
     @property

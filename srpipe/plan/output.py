@@ -10,7 +10,7 @@ from typing import Literal
 
 from srpipe.errors import OutputError
 from srpipe.plan.geometry import Size
-from srpipe.plan.image_info import ImageInfo, PixelDtype
+from srpipe.plan.image_info import ImageInfo, PixelDtype, band_names
 
 FormatName = Literal["TIFF", "PNG", "JPEG", "WebP", "libvips", "raw", "DeepZoom", "Zarr"]
 
@@ -222,6 +222,11 @@ def fit_output(spec: OutputSpec, image: ImageInfo, size: Size) -> OutputSpec:
         raise OutputError(
             f"{image.path} has {image.bands} bands ({image.kind}) and {holder} holds only grey or "
             f"RGB: write {spec.path} as .tif instead."
+        )
+    if image.others and not fmt.any_bands:
+        raise OutputError(
+            f"{image.path} has {image.bands} bands, of which {band_names(image.others)} no alpha, and "
+            f"{holder} holds only grey or RGB, and alpha: write {spec.path} as .tif instead."
         )
     if image.dtype == "uint16" and not fmt.sixteen_bit:
         raise OutputError(

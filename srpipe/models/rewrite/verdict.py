@@ -18,6 +18,7 @@ from srpipe.io.child import most_bytes, try_out
 from srpipe.io.external_data import hash_model
 from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import available_cores, processor_name
+from srpipe.io.small_files import read_small
 from srpipe.models.speed import rough_speed
 from srpipe.plan.model_info import ModelInfo
 
@@ -28,6 +29,7 @@ _VERSION = 1
 _KIND = "graphs"
 WORTHWHILE_S = 20.0
 """Work of less seconds than this would not earn what measuring costs."""
+_MAX_GRAPH_BYTES = 2**31  # as much as protobuf takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def _kept_file(wanted: Rewritten) -> tuple[Path, bytes] | None:
         return None
     path = folder / f"{wanted.sha256}.onnx"
     try:
-        content = path.read_bytes()
+        content = read_small(path, _MAX_GRAPH_BYTES)
     except OSError:
         return None
     return (path, content) if hashlib.sha256(content).hexdigest() == wanted.sha256 else None
