@@ -102,7 +102,7 @@ def test_a_job_goes_on_with_its_graph(
 def test_a_job_begun_as_it_is_goes_on_so(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = job.run(engine="serial", rewrite=False)
     with monkeypatch.context() as patch:
-        patch.setattr(choose, "WORTHWHILE_S", float("inf"))
+        patch.setattr(verdict, "WORTHWHILE_S", float("inf"))
         job.interrupt(engine="serial")
     assert "graph" not in read_plan(job.job_dir)
     assert job.run(engine="serial") == plain
