@@ -15,6 +15,7 @@ from srpipe.compare.pair import Pair, check_crop, choose_crops, make_pair
 from srpipe.errors import InputError, OutputError, ReadError, WriteError
 from srpipe.forks import note_work
 from srpipe.io.showable import make_strip, measure_detail, open_showable, save_tiles
+from srpipe.io.small_files import check_name
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.viewer_script import load_viewer
 from srpipe.io.vips import VIPS_ERRORS, first_line
@@ -76,6 +77,7 @@ def compare(
         RunError: an input cannot be read, or the output not be written.
     """
     note_work()
+    check_name(os.fspath(output), OutputError)
     path = Path(os.path.abspath(output))
     images = [read_image_info(p, allow_untrusted=allow_untrusted) for p in (before, after)]
     for image in images:

@@ -16,12 +16,14 @@ from srpipe.io.mask import read_mask_info
 from srpipe.io.model_probe import probe_model
 from srpipe.io.output_place import check_replaceable, refuse_existing
 from srpipe.io.processor import available_cores
+from srpipe.io.small_files import check_name
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
 from srpipe.io.writer import check_options
 from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info
 from srpipe.models.zoo import find_model
 from srpipe.plan.bands import bands_seen
+from srpipe.plan.geometry import Rect
 from srpipe.plan.grid import Grid
 from srpipe.plan.image_info import band_names
 from srpipe.plan.job import SERIAL_MAX_TILES, Plan, make_plan
@@ -89,7 +91,8 @@ def prepare(
         logger.warning("%s: %s only resized, since the model does not see it.", src, names)
     mask = None
     if settings.mask is not None:
-        mask = read_mask_info(_absolute(settings.mask, InputError), image.size)
+        part = Rect(*settings.region) if settings.region else None
+        mask = read_mask_info(_absolute(settings.mask, InputError), image.size, part)
 
     def plan_for(settings: Settings, device: str, grid: Grid | None = None) -> Plan:
         return make_plan(
@@ -157,10 +160,7 @@ def start_model(settings: Settings, kept: Kept | None = None) -> tuple[str, Mode
 
 
 def _absolute(path: str, error: type[RequestError]) -> str:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise error(f"{path!r} is not a name in UTF-8, which libvips needs: rename it.") from None
+    check_name(path, error)
     return os.path.abspath(path)
 
 

@@ -30,6 +30,7 @@ from srpipe.settings import (
     parse_slab,
     parse_value_range,
 )
+from srpipe.terminal import say
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -166,9 +167,10 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--edges",
         choices=get_args(Edges),
-        help="what the model sees beyond the border of INPUT, as far as the overlap: the image "
-        "mirrored, its last pixels repeated, or its opposite side, so that a texture stays tileable; "
-        "default: what the model pads with",
+        default="reflect",
+        help="what the model sees beyond the border of INPUT: the image mirrored, its last pixels "
+        "repeated, its opposite side, so that a texture stays tileable, or nothing but what it pads "
+        "with by itself, zeros mostly; default: %(default)s",
     )
     add(
         "--mask",
@@ -296,9 +298,8 @@ def run(options: argparse.Namespace) -> int:
             return exit_code
         renderer.report(report)
     if options.slab is not None and not options.quiet and options.progress != "json":
-        print(
-            f"srpipe: slab {options.slab} is done; when all are, 'srpipe assemble' makes the output.",
-            file=sys.stderr,
+        say(
+            f"srpipe: slab {options.slab} is done; when all are, 'srpipe assemble' makes the output."
         )
     for line in stage_lines(report):
         logger.info("%s", line)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from srpipe.io.child import most_bytes, try_out
+from srpipe.terminal import as_lines
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -76,4 +77,4 @@ def describe(report: QuantizeReport) -> str:
         lines.append("  INT8 is no faster on this machine: keep the float32 model.")
     if not report.is_accurate:
         lines.append("  It differs from float32 by more than it should: look at its results first.")
-    return "\n".join(lines)
+    return as_lines(lines)

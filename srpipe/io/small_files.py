@@ -12,7 +12,21 @@ import os
 import stat
 from typing import Any
 
+from srpipe.errors import RequestError
+
 MAX_JSON_BYTES = 16_000_000
+
+
+def check_name(path: str, error: type[RequestError]) -> None:
+    """Refuse a name that libraries cannot take.
+
+    Raises:
+        RequestError: of the kind ``error``.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise error(f"{path} is not a name in UTF-8, which libraries need: rename it.") from None
 
 
 def open_regular(

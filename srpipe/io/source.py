@@ -13,6 +13,7 @@ from srpipe.forks import refuse_in_fork
 from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
+from srpipe.io.small_files import check_name
 from srpipe.io.tiff_header import read_tiff_header
 from srpipe.io.to_rgb import CONVERTED, is_float, to_rgb
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
@@ -67,6 +68,7 @@ def read_image_info(
     """
     refuse_in_fork()
     name = os.fspath(path)
+    check_name(name, InputError)
     if not os.path.exists(name):
         raise InputError(f"{name} does not exist: check the path.")
     if os.path.isdir(name):
