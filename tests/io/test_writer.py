@@ -16,6 +16,7 @@ from srpipe.plan.geometry import Size
 from srpipe.plan.job import Plan
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
 from tests.factories import make_test_plan
+from tests.processes import wait_until
 
 
 def plan_with_pixels(
@@ -100,10 +101,7 @@ def test_rows_are_encoded_before_the_last_is_known(tmp_path: Path) -> None:
     path = tmp_path / "part.tif"
     writer = ImageWriter(plan, str(path))
     writer.write_rows(1900)
-    deadline_s = time.monotonic() + 10
-    while path.stat().st_size < 1_000_000 and time.monotonic() < deadline_s:
-        time.sleep(0.05)
-    assert path.stat().st_size >= 1_000_000
+    wait_until(lambda: path.stat().st_size >= 1_000_000, "a megabyte of the output")
     writer.finish()
 
 
