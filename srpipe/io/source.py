@@ -24,7 +24,7 @@ _DTYPES: dict[str, PixelDtype] = {"uchar": "uint8", "ushort": "uint16"}
 _COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "multiband"}
 _GREYS = ("b-w", "grey16")
 # Carried from input to output as libvips holds them; width, height and strips are the output's own.
-_CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data", "orientation")
+_CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data")
 
 # These decoders cannot stream.
 _WHOLE_LOADERS = ("webp", "heif", "gif", "uhdr")
@@ -168,9 +168,16 @@ def _describe(name: str, image: Any, loader: str, color_management: ColorManagem
         identity=identify_file(name),
         converted_from=CONVERTED.get(space, ""),
         shown=shown,
+        orientation=_orientation(image),
         remarks=header.remarks if header else (),
         is_float=floats,
     )
+
+
+def _orientation(image: Any) -> int:
+    """By EXIF's numbers; 1 too where a decoder has turned the pixels, as libheif does."""
+    value = image.get("orientation") if image.get_typeof("orientation") else 1
+    return value if value in range(1, 9) else 1
 
 
 def carry_fields(info: ImageInfo, image: Any, scale: float) -> Any:
@@ -188,6 +195,9 @@ def carry_fields(info: ImageInfo, image: Any, scale: float) -> Any:
         if name in present:
             value = source.get(name)
             image.set_type(types[type(value)], name, value)
+    if present & {"orientation", "exif-data"}:
+        # After EXIF, which may have another one where a decoder has turned the pixels.
+        image.set_type(pyvips.GValue.gint_type, "orientation", info.orientation)
     # Last: with EXIF, libvips has taken over the resolution in there, which a WebP says nowhere else.
     return image.copy(xres=image.xres * scale, yres=image.yres * scale)
 
