@@ -168,8 +168,9 @@ def enhance(
             mirrors the image, ``replicate`` repeats its last pixels, ``wrap`` goes on with its opposite
             side, so that a texture that can be tiled still can. ``none``: what the model pads with by
             itself, zeros mostly, which leave a rim.
-        mask: an image of the input's shape, of any size: what is white in it is enhanced, what is black
-            resized plainly, with a soft border; tiles all black cost almost nothing.
+        mask: an image of the input's shape, of any size: what is white in it (255, or 1 where nothing
+            is more) is enhanced, what is black resized plainly, with a soft border; tiles all black
+            cost almost nothing.
         skip_background: resize tiles plainly that are background: those in which the values of no band
             lie further apart than ``background_levels``.
         background_levels: so many of 255.
