@@ -19,10 +19,12 @@ from srpipe.io.processor import available_cores
 from srpipe.io.small_files import check_name
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
+from srpipe.io.tiff_pieces import check_length
 from srpipe.io.writer import check_options
 from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info
 from srpipe.models.zoo import find_model
 from srpipe.plan.bands import bands_seen
+from srpipe.plan.geometry import Rect
 from srpipe.plan.grid import Grid
 from srpipe.plan.image_info import band_names
 from srpipe.plan.job import SERIAL_MAX_TILES, Plan, make_plan
@@ -70,6 +72,8 @@ def prepare(
         allow_untrusted=settings.allow_untrusted,
         color_management=settings.color_management,
     )
+    if image.loader.startswith("tiffload") and settings.on_error != "fill":
+        check_length(src)
     check_decoder_memory(src, image.decoder_bytes)
     _check_output_place(output, settings, job_dir)
     if image.pages > 1:
@@ -91,7 +95,8 @@ def prepare(
         logger.warning("%s: %s only resized, since the model does not see it.", src, names)
     mask = None
     if settings.mask is not None:
-        mask = read_mask_info(_absolute(settings.mask, InputError), image.size)
+        part = Rect(*settings.region) if settings.region else None
+        mask = read_mask_info(_absolute(settings.mask, InputError), image.size, part)
 
     def plan_for(settings: Settings, device: str, grid: Grid | None = None) -> Plan:
         return make_plan(

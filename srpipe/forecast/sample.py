@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from srpipe.io.identity import identify_file
-from srpipe.io.source import TileReader
+from srpipe.io.tile_reader import TileReader
 from srpipe.io.vips import pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.frame import frame_grid
@@ -107,7 +107,7 @@ def sample_plan(plan: Plan, cells: Cells, n_tiles: int, folder: Path) -> Plan:
         canvas.tobytes(), size.width, size.height, plan.image.bands, _FORMATS[plan.image.dtype]
     )
     image.copy(interpretation=plan.image.interpretation).tiffsave(path)
-    grid, frame = frame_grid(grid, size, None, None)
+    grid, frame = frame_grid(grid, size, None, "none")
     return replace(
         plan,
         image=replace(

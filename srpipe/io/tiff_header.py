@@ -88,6 +88,7 @@ class TiffHeader:
     file_bytes: int
     predictor: int
     fill_order: int
+    little_endian: bool
     jpeg_tables: bytes
     color_map: tuple[int, ...]
     nodata: float | None
@@ -102,6 +103,7 @@ class TiffHeader:
     resolution_unit: int
     """1 none, 2 inch, 3 centimeter; as written, 2 where it is not."""
     subfile_type: int
+    software: str
     others: tuple[Page, ...]
     """The pages after the first, and SubIFDs; a chain that loops or is damaged ends there."""
 
@@ -279,6 +281,7 @@ def _read(file: BinaryIO, others: list[tuple[str, Entries]]) -> TiffHeader:
             file_bytes=file_bytes,
             predictor=int(page.predictor),
             fill_order=int(page.fillorder),
+            little_endian=tiff.byteorder == "<",
             jpeg_tables=page.jpegtables or b"",
             color_map=_color_map(page),
             nodata=_number(nodata_text),
@@ -288,6 +291,7 @@ def _read(file: BinaryIO, others: list[tuple[str, Entries]]) -> TiffHeader:
             resolution=_resolution(page),
             resolution_unit=int(page.tags.valueof(296) or 2),
             subfile_type=int(page.subfiletype),
+            software=_text(page, 305),
             others=tuple(_describe(name, entries, size) for name, entries in others),
         )
 

@@ -22,10 +22,11 @@ class Kept:
     """As it was asked for or chosen by measurement; None: the model's usual one."""
     overlap: int | None
     """As it was asked for; None: the model's usual one."""
+    size: Size
+    """Of the image."""
     grid: Grid
     """The tiles of the whole image."""
-    edges: Edges | None
-    margin: Size
+    edges: Edges
     batch_size: int
     workers: int
     threads: int
@@ -42,9 +43,9 @@ class Kept:
             device=plan.device,
             tile_size=plan.tile_size,
             overlap=plan.overlap,
+            size=plan.image.size,
             grid=plan.frame.whole,
             edges=plan.frame.edges,
-            margin=plan.frame.margin,
             batch_size=plan.batch_size,
             workers=plan.workers,
             threads=plan.threads,
@@ -70,9 +71,9 @@ class Kept:
             device=str(plan["device"]),
             tile_size=rebuild(int | None, plan["tile_size"]),
             overlap=rebuild(int | None, plan["overlap"]),
+            size=rebuild(Size, plan["image"]["size"]),
             grid=grid,
-            edges=rebuild(Edges | None, frame["edges"]),
-            margin=rebuild(Size, frame["margin"]),
+            edges=rebuild(Edges, frame["edges"]),
             **{
                 key: rebuild(int, plan[key])
                 for key in ("batch_size", "workers", "threads", "runners")
@@ -101,9 +102,5 @@ class Kept:
 
     def grid_for(self, settings: Settings, size: Size) -> Grid | None:
         """The earlier run's tiles, if completed settings ask for the same on the same image."""
-        asked = (settings.tile_size, settings.overlap, settings.edges)
-        same = asked == (self.tile_size, self.overlap, self.edges) and (
-            self.grid.x.length_px - 2 * self.margin.width,
-            self.grid.y.length_px - 2 * self.margin.height,
-        ) == (size.width, size.height)
-        return self.grid if same else None
+        asked = (settings.tile_size, settings.overlap, settings.edges, size)
+        return self.grid if asked == (self.tile_size, self.overlap, self.edges, self.size) else None

@@ -166,7 +166,7 @@ def _part(plan: Plan, count: int, *, same_disk: bool) -> tuple[Part, str, str, i
     if plan.outscale is None and spec.format.name == "TIFF" and _is_tiled(options):
         step_px = int(options.get("tile_height", _TIFF_TILE_PX))
         return "encoded", ".tif", spec.options, step_px
-    if plan.outscale is None and spec.format.name == "Zarr" and same_disk:
+    if plan.outscale is None and spec.format.name == "Zarr" and same_disk and not plan.turned:
         chunk_px = int(options.get("chunk", _ZARR_CHUNK_PX))
         shared_px = plan.cropped_size.height // count // 2
         levels = 1
@@ -231,4 +231,4 @@ def part_output(cut: Cut, slab: Slab, folder: str) -> OutputSpec:
 def redundancy(plan: Plan, slabs: Sequence[Slab]) -> float:
     """Share of the model's work beyond one computation per input pixel."""
     computed = sum(slab.n_tiles for slab in slabs) * plan.grid.tile.pixels
-    return computed / (plan.grid.x.length_px * plan.grid.y.length_px) - 1
+    return computed / plan.input_size.pixels - 1
