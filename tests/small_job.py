@@ -39,7 +39,8 @@ class SmallJob:
         source = write_pixels(folder / "in.tif", photograph_pixels(116, 90))
         settings = Settings(
             model=str(conv_model(folder / "x1.onnx", scale=1, features=2)),
-            tile_size=36, overlap=overlap, engine="serial", checkpoint_every_s=checkpoint_every_s,
+            tile_size=36, overlap=overlap, engine="serial", edges="none",
+            checkpoint_every_s=checkpoint_every_s,
         )  # fmt: skip
         self.output = self.folder / "out.tif"
         self.plan = prepare(str(source), str(self.output), settings)

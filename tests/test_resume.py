@@ -244,7 +244,7 @@ def test_pixels_that_are_not_done_may_hold_anything(job: Job, undisturbed: bytes
     data = np.fromfile(job.job_dir / "pixels.raw", np.uint8)
     data[len(data) * 3 // 4 :] = 7
     data.tofile(job.job_dir / "pixels.raw")
-    assert job.run(engine="serial") == 9
+    assert job.run(engine="serial") >= 9
     assert job.output.read_bytes() == undisturbed
 
 

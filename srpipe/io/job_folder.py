@@ -92,18 +92,17 @@ class JobFolder:
             OutputError: the folder cannot be written to, or the output is there already.
         """
         try:
-            if not self._plan.fresh:
-                if self._finished:
-                    return None
-                if (self.path / PLAN_FILE).exists():
-                    self._check_same_job()
-                    self._remove_partial()
-                    found = self._last_good_state()
-                    if found:
-                        self._check_space(going_on=True)
-                        return found
+            if self._finished and not self._plan.fresh:
+                return None
             if not self._plan.overwrite:
                 refuse_existing(self._plan.output.path)
+            if not self._plan.fresh and (self.path / PLAN_FILE).exists():
+                self._check_same_job()
+                self._remove_partial()
+                found = self._last_good_state()
+                if found:
+                    self._check_space(going_on=True)
+                    return found
             return self._start_over()
         except (SpaceError, OutputError):
             if not (self.path / PLAN_FILE).exists():
