@@ -20,11 +20,7 @@ from srpipe.io.save_options import check_options
 from srpipe.io.small_files import check_name
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
-<<<<<<< HEAD
-=======
 from srpipe.io.tiff_pieces import check_length
-from srpipe.io.writer import check_options
->>>>>>> main
 from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info
 from srpipe.models.zoo import find_model
 from srpipe.plan.bands import bands_seen
