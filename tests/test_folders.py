@@ -359,10 +359,10 @@ def test_who_comes_in_the_middle_of_an_image(tmp_path: Path, target: Path, how: 
 
         first = threading.Thread(target=run_alone)
         first.start()
-        wait_until(lambda: list(target.glob("*.srpipe/plan.json")))
+        wait_until(lambda: list(target.glob("*.srpipe/plan.json")), "a plan")
     else:
         other = race(source, target, model)
-        wait_until(lambda: list(target.glob("*.srpipe/checkpoint*")))
+        wait_until(lambda: list(target.glob("*.srpipe/checkpoint*")), "a checkpoint")
         other.send_signal(signal.SIGSTOP)
     second = race(source, target, model)
     assert second.stdout is not None
