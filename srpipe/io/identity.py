@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import replace
 
 from srpipe.errors import ReadError
-from srpipe.plan.image_info import FileIdentity
+from srpipe.plan.image_info import HASHED_WHOLE_BYTES, FileIdentity
 
 _BLOCK_BYTES = 64 * 1024
-_N_BLOCKS = 128
+_N_BLOCKS = HASHED_WHOLE_BYTES // _BLOCK_BYTES
 
 
 def identify_file(path: str) -> FileIdentity:
@@ -32,9 +31,7 @@ def identify_file(path: str) -> FileIdentity:
 
 
 def check_unchanged(path: str, before: FileIdentity) -> None:
-    """See that a file is what it was.
-
-    Its time alone may differ where its content was hashed whole.
+    """See that a file holds what it held.
 
     Raises:
         ReadError: it is not, or cannot be read any more.
@@ -43,8 +40,7 @@ def check_unchanged(path: str, before: FileIdentity) -> None:
         now = identify_file(path)
     except OSError as error:
         raise ReadError(f"{path} can no longer be read ({error.strerror}): put it back.") from None
-    whole = now.size_bytes <= _BLOCK_BYTES * _N_BLOCKS
-    if now != (replace(before, modified_ns=now.modified_ns) if whole else before):
+    if now.content != before.content:
         raise ReadError(
             f"{path} was changed while the job was running, and the result would be a mixture: nothing "
             "is kept; repeat the command when the file stays as it is."
