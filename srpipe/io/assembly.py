@@ -14,7 +14,7 @@ from srpipe.io.joined_tiff import join_tiffs
 from srpipe.io.output_place import sync_output
 from srpipe.io.savers import save_image
 from srpipe.io.source import carry_fields
-from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
+from srpipe.io.vips import FORMATS, VIPS_ERRORS, first_line, pyvips
 from srpipe.plan.job import Plan
 from srpipe.plan.slabs import Cut
 
@@ -86,7 +86,7 @@ def _save_pixels(
 ) -> None:
     """Encode the output here, from parts that hold its pixels."""
     written, width = plan.written, plan.cropped_size.width
-    format_ = "uchar" if written.dtype == "uint8" else "ushort"
+    format_ = FORMATS[written.dtype]
     bands = [
         pyvips.Image.rawload(
             part, width, slab.height_px * plan.scale, written.bands, format=format_

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from srpipe.io import disk
-from srpipe.io.vips import pyvips
+from srpipe.io.vips import DTYPES, pyvips
 from srpipe.plan.output import OutputSpec, companion
-
-_DTYPES = {"uchar": "uint8", "ushort": "uint16"}
 
 
 def save_image(image: Any, spec: OutputSpec, path: str) -> None:
@@ -54,7 +52,7 @@ def _describe_raw(image: Any, path: str) -> None:
         "width": image.width,
         "height": image.height,
         "bands": image.bands,
-        "dtype": _DTYPES[image.format],
+        "dtype": DTYPES[image.format],
         "byte_order": sys.byteorder,
         "order": ["row", "column", "band"],
         "interpretation": image.interpretation,

@@ -13,13 +13,12 @@ from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
 from srpipe.io.tiff_tags import has_separate_planes
 from srpipe.io.to_rgb import CONVERTED, is_float, to_rgb
-from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
+from srpipe.io.vips import DTYPES, VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import Rect, Size
-from srpipe.plan.image_info import MAX_BANDS, ImageInfo, PixelDtype, Shown
+from srpipe.plan.image_info import MAX_BANDS, ImageInfo, Shown
 from srpipe.settings import ColorManagement
 
-_DTYPES: dict[str, PixelDtype] = {"uchar": "uint8", "ushort": "uint16"}
 _COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "multiband"}
 _GREYS = ("b-w", "grey16")
 # Carried from input to output as libvips holds them; width, height and strips are the output's own.
@@ -91,7 +90,7 @@ def _describe(name: str, image: Any, loader: str, color_management: ColorManagem
     image = to_rgb(image)
     shown = how_to_show(image, color_management)
     image = show(image, shown)
-    if image.format not in _DTYPES:
+    if image.format not in DTYPES:
         raise InputError(
             f"{name} holds {image.format} samples: convert it to 8 or 16 bits a sample first."
         )
@@ -116,7 +115,7 @@ def _describe(name: str, image: Any, loader: str, color_management: ColorManagem
         path=name,
         size=Size(image.width, image.height),
         bands=image.bands,
-        dtype=_DTYPES[image.format],
+        dtype=DTYPES[image.format],
         interpretation=image.interpretation,
         icc_bytes=len(image.get("icc-profile-data")) if "icc-profile-data" in fields else 0,
         loader=loader,

@@ -8,7 +8,18 @@ from typing import Any
 import pyvips
 from pyvips import ffi, nickname_find, type_from_name, vips_lib
 
-__all__ = ["VIPS_ERRORS", "find_loader", "first_line", "is_untrusted", "libvips_version", "pyvips"]
+from srpipe.plan.pixels import PixelDtype
+
+__all__ = [
+    "DTYPES", "FORMATS", "VIPS_ERRORS", "find_loader", "first_line", "is_untrusted", "libvips_version",
+    "pyvips",
+]  # fmt: skip
+
+FORMATS: dict[PixelDtype, str] = {
+    "uint8": "uchar", "uint16": "ushort", "int16": "short", "float32": "float",
+}  # fmt: skip
+"""libvips' names of the types of pixels."""
+DTYPES = {name: dtype for dtype, name in FORMATS.items()}
 
 # A cached load would return the pixels of a file that has since been replaced.
 pyvips.cache_set_max(0)

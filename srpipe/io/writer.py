@@ -33,7 +33,7 @@ from srpipe.io.canvas_files import PIXELS_FILE
 from srpipe.io.finishing import add_metadata, finish_image, interpretation
 from srpipe.io.output_place import remove_output, sync_output
 from srpipe.io.savers import save_image
-from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
+from srpipe.io.vips import FORMATS, VIPS_ERRORS, first_line, pyvips
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.job import Plan
 from srpipe.plan.output import OutputSpec
@@ -51,8 +51,7 @@ def check_options(spec: OutputSpec, image: ImageInfo) -> None:
     Raises:
         OutputError: it does not; the message says why.
     """
-    dtype = "uchar" if image.dtype == "uint8" else "ushort"
-    pixels = pyvips.Image.black(16, 16, bands=image.bands).cast(dtype)
+    pixels = pyvips.Image.black(16, 16, bands=image.bands).cast(FORMATS[image.dtype])
     pixels = pixels.copy(interpretation=interpretation(image, spec))
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -167,8 +166,8 @@ class ImageWriter:
             os.path.join(plan.job_dir, PIXELS_FILE),
             canvas.width,
             canvas.height,
-            plan.image.bands,
-            format="uchar" if plan.written.dtype == "uint8" else "ushort",
+            plan.image.bands * plan.written.sample_bytes,
+            format="uchar",
         )
         if size != canvas:
             left, top = plan.frame.crop.left * plan.scale, plan.frame.crop.top * plan.scale
@@ -177,8 +176,8 @@ class ImageWriter:
         # Extending a column by copying it takes a tenth of the memory that zooming it does.
         gate = gate.crop(0, 0, 1, size.height)
         wide = gate.embed(0, 0, size.width, size.height, extend="copy")
-        # The gate first: libvips prepares operands in their order.
-        return wide | pixels
+        # The gate first: libvips prepares operands in their order. Byte by byte: floats have no OR.
+        return (wide | pixels).copy(format=FORMATS[plan.written.dtype], bands=plan.image.bands)
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)

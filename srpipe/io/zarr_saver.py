@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srpipe.errors import OutputError
-from srpipe.io.vips import VIPS_ERRORS, pyvips
+from srpipe.io.vips import DTYPES, VIPS_ERRORS, pyvips
 from srpipe.plan.geometry import Size
 from srpipe.plan.output import OutputSpec
 
@@ -23,7 +23,6 @@ DEFAULT_CHUNK_PX = 256
 _CHUNKS_PX = range(64, 4097, 2)
 _LEVELS = range(1, 33)
 _COMPRESSIONS = ("blosc", "gzip", "none")
-_DTYPES = {"uchar": "uint8", "ushort": "uint16"}
 _RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 
 Pixels = npt.NDArray[Any]
@@ -90,7 +89,7 @@ def save_zarr(image: Any, spec: OutputSpec, path: str) -> None:
         path,
         Size(image.width, image.height),
         image.bands,
-        _DTYPES[image.format],
+        DTYPES[image.format],
         ZarrOptions.parse(spec),
         colours=image.bands - image.hasalpha(),
     )

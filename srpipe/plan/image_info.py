@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from srpipe.plan.geometry import Size
+from srpipe.plan.nodata import NoData
+from srpipe.plan.pixels import PixelDtype, limits
 
-PixelDtype = Literal["uint8", "uint16"]
 Shown = Literal["as it is", "tone", "srgb"]
 
 MAX_BANDS = 64
-_COLOUR_SPACES = ("srgb", "rgb", "rgb16")
+_COLOUR_SPACES = ("srgb", "rgb", "rgb16", "scrgb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ class ImageInfo:
     """The colour space of the file, where it is one that is converted to sRGB."""
     shown: Shown = "as it is"
     """What models see: its numbers, these under sRGB's tone curve, or converted to sRGB."""
-    is_float: bool = False
-    """The file has float numbers, from 0 to 1, which are worked on with 16 bits."""
+    nodata: float | None = None
+    """The value that means no data, of its type; None: there is none. In floats NaN and infinity mean it
+    anyway."""
 
     @property
     def has_alpha(self) -> bool:
@@ -83,19 +85,33 @@ class ImageInfo:
         return ("grey" if self.colours == 1 else "RGB") + (" + alpha" if self.has_alpha else "")
 
     @property
-    def highest(self) -> int:
-        """The largest value of a sample that its type holds."""
-        return 255 if self.dtype == "uint8" else 65535
+    def is_float(self) -> bool:
+        """Whether it has float numbers."""
+        return self.dtype == "float32"
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The smallest and largest integer of its type; of floats 0 and 1."""
+        return limits(self.dtype)
+
+    @property
+    def no_data(self) -> NoData | None:
+        """What is empty in it; None: nothing can be."""
+        if self.nodata is None and not self.is_float:
+            return None
+        return NoData(
+            value=self.nodata, colors=self.colours, together=self.is_picture, dtype=self.dtype
+        )
 
     @property
     def numpy_dtype(self) -> npt.DTypeLike:
         """Type of a sample."""
-        return np.uint8 if self.dtype == "uint8" else np.uint16
+        return np.dtype(self.dtype)
 
     @property
     def sample_bytes(self) -> int:
         """Bytes of one sample."""
-        return 1 if self.dtype == "uint8" else 2
+        return np.dtype(self.dtype).itemsize
 
     @property
     def decoder_bytes(self) -> int:
