@@ -11,7 +11,7 @@ import numpy as np
 from srpipe.errors import InputError, ReadError
 from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
-from srpipe.io.tiff_tags import has_separate_planes
+from srpipe.io.tiff_header import read_tiff_header
 from srpipe.io.to_rgb import CONVERTED, is_float, to_rgb
 from srpipe.io.vips import DTYPES, VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.colour import Pixels
@@ -105,7 +105,7 @@ def _describe(name: str, image: Any, loader: str, color_management: ColorManagem
     fields = image.get_fields()
     # libvips reads these as a jumble, or not at all.
     unreadable = "tile-width" in fields or (image.bands > 1 and image.interpretation in _GREYS)
-    if loader.startswith("tiffload") and unreadable and has_separate_planes(name):
+    if loader.startswith("tiffload") and unreadable and read_tiff_header(name).separate:
         raise InputError(
             f"{name} stores its {image.bands} bands one after another, which srpipe cannot read: save "
             "it pixel by pixel (gdal_translate -co INTERLEAVE=PIXEL) first."
