@@ -20,6 +20,7 @@ ColorManagement = Literal["keep", "srgb", "off"]
 Transfer = Literal["auto", "float", "integer"]
 ValueRange = tuple[float, float]
 """What black and white are in a model's numbers."""
+NoDataWish = float | Literal["none"] | None
 Edges = Literal["reflect", "replicate", "wrap"]
 Region = tuple[int, int, int, int]
 """Left, top, width and height of a part of an image, input pixels."""
@@ -103,7 +104,7 @@ class Settings:
     white: float | None = None
     """The pixel value that is white to the model; None: what its metadata say, or the largest that
     the image's type holds, 1 for floats."""
-    nodata: float | Literal["none"] | None = None
+    nodata: NoDataWish = None
     """The pixel value that means no data: it stays, and models do not see it. None: what a TIFF says of
     itself (GDAL's tag); "none": there is none, whatever it says."""
     channel_order: ChannelOrder = "auto"

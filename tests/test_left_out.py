@@ -27,7 +27,9 @@ def enhanced(source: Path, output: Path, **options: Any) -> tuple[srpipe.Report,
 
 
 def plainly(pixels: np.ndarray, scale: int) -> np.ndarray:
-    return naive.to_integers(resize_plain(pixels, scale).transpose(1, 2, 0), pixels.dtype)
+    return naive.to_integers(
+        resize_plain(pixels, scale, 0, np.iinfo(pixels.dtype).max).transpose(1, 2, 0), pixels.dtype
+    )
 
 
 @pytest.fixture

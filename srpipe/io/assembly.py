@@ -46,7 +46,7 @@ def assemble_parts(
         elif plan.output.format.name == "Zarr":
             from srpipe.io.joined_zarr import join_zarrs  # its package is an extra
 
-            join_zarrs(list(parts), path, plan.output, beat=look)
+            join_zarrs(list(parts), path, plan.output, no_data=plan.written.no_data, beat=look)
         else:
             join_tiffs(parts, path, beat=look)
             add_metadata(plan, path, carry_fields(plan.image, _nothing(plan), plan.output_factor))
@@ -106,7 +106,7 @@ def _save_pixels(
     image.set_progress(True)
     image.signal_connect("eval", look_between)
     try:
-        save_image(image, plan.output, path)
+        save_image(image, plan.output, path, plan.written.no_data)
     except VIPS_ERRORS:
         if stopped:
             raise stopped[0] from None

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from srpipe.io.colour_management import show_no_more
-from srpipe.io.geotiff import enlarged, read_georeference, without_nodata
+from srpipe.io.geotiff import enlarged, read_georeference, with_nodata
 from srpipe.io.resize import resize_image
 from srpipe.io.source import carry_fields
 from srpipe.io.tiff_directory import add_tags
@@ -74,7 +74,7 @@ def add_metadata(plan: Plan, path: str | os.PathLike[str], image: Any) -> None:
     part, size = plan.frame.in_image(plan.frame.crop), plan.output_size
     scale = size.width / part.width, size.height / part.height
     tags = read_georeference(plan.image.path)
-    tags = with_nodata(tags, plan)
+    tags = with_nodata(tags, plan.written.nodata, plan.written.dtype)
     place = enlarged(tags, scale, part.left, part.top)
     tags = photograph_tags(plan.image.path, image, size) if plan.output.keeps_exif else ()
     add_tags(path, (*place, *tags))

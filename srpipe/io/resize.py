@@ -4,32 +4,96 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from srpipe.io.vips import DTYPES, pyvips
 from srpipe.plan.geometry import Size
+from srpipe.plan.nodata import NoData
+from srpipe.plan.pixels import limits
 
 _KERNEL = "lanczos3"
+# Of a sample's kernel: where less of it has data, the nearest sample counts.
+_LEAST_WEIGHT = 0.5
 
 
-def resize_image(image: Any, size: Size) -> Any:
+def resize_image(image: Any, size: Size, no_data: NoData | None) -> Any:
     """Resize a libvips image, row by row as it comes.
 
     Computed in float and rounded once. Smaller: Lanczos with three lobes; larger: libvips then
     interpolates with bicubic splines. Colours are weighted by their alpha, so that what is
-    transparent does not shine through.
+    transparent does not shine through. Samples without data have no weight, and what is empty in the
+    result is so by its nearest sample.
 
     Args:
-        image: 8 or 16 bits, with or without alpha.
+        image: 8 or 16 bits or float, with or without alpha.
         size: of the result, pixels.
+        no_data: what is empty in the image; None: nothing is.
 
     Returns:
         An image of the same depth and colour space.
     """
     depth, space, alpha = image.format, image.interpretation, image.hasalpha()
-    highest = 255 if depth == "uchar" else 65535
-    resized = image.premultiply(max_alpha=highest) if alpha else image.cast("float")
-    resized = resized.resize(
-        size.width / image.width, vscale=size.height / image.height, kernel=_KERNEL
-    )
-    if alpha:
+    _, highest = limits(DTYPES[depth])
+    if no_data is not None:
+        resized = _resize_data(image, size, no_data)
+    elif alpha:
+        resized = _resize(image.premultiply(max_alpha=highest), size)
         resized = resized.unpremultiply(max_alpha=highest)
-    # Half up, as everywhere; a cast alone would cut.
-    return (resized + 0.5).floor().cast(depth).copy(interpretation=space)
+    else:
+        resized = _resize(image.cast("float"), size)
+    if depth != "float":
+        # Half up, as everywhere; a cast alone would cut.
+        resized = (resized + 0.5).floor().cast(depth)
+    if no_data is not None:
+        resized = _keep_no_data(resized, image, size, no_data)
+    return resized.copy(interpretation=space)
+
+
+def _resize(image: Any, size: Size) -> Any:
+    return image.resize(size.width / image.width, vscale=size.height / image.height, kernel=_KERNEL)
+
+
+def _resize_data(image: Any, size: Size, no_data: NoData) -> Any:
+    """Means of the samples that have data."""
+    holes = _find(image, no_data)
+    resized = _resize(holes.ifthenelse(0, image.cast("float")), size)
+    weight = _resize((holes == 0).cast("float") / 255, size)
+    nearest = _nearest(image, size).cast("float")
+    return (weight > _LEAST_WEIGHT).ifthenelse(resized / weight, nearest)
+
+
+def _keep_no_data(resized: Any, image: Any, size: Size, no_data: NoData) -> Any:
+    taken = _find_value(resized, no_data)
+    if taken is not None:
+        resized = taken.ifthenelse(no_data.beside, resized)
+    nearest = _nearest(image, size)
+    return _find(nearest, no_data).ifthenelse(nearest, resized)
+
+
+def _find(image: Any, no_data: NoData) -> Any:
+    """255 where a sample is empty, else 0, band by band."""
+    holes = _find_value(image, no_data)
+    if image.format == "float":
+        broken = (image.abs() <= float(np.finfo(np.float32).max)) == 0
+        holes = broken if holes is None else holes | broken
+    return holes
+
+
+def _find_value(image: Any, no_data: NoData) -> Any | None:
+    if no_data.value is None:
+        return None
+    colors = image.extract_band(0, n=no_data.colors) == no_data.value
+    if no_data.together and no_data.colors > 1:
+        colors = colors.bandand()
+        colors = colors.bandjoin([colors] * (no_data.colors - 1))
+    others = image.bands - no_data.colors
+    return colors.bandjoin([0] * others) if others else colors
+
+
+def _nearest(image: Any, size: Size) -> Any:
+    """Each pixel of the result is the one that its center lies in; libvips' own kernel is not exact."""
+    if (size.width % image.width, size.height % image.height) == (0, 0):
+        return image.zoom(size.width // image.width, size.height // image.height)
+    places = pyvips.Image.xyz(size.width, size.height).cast("double") + 0.5
+    places = (places * [image.width / size.width, image.height / size.height]).floor()
+    return image.mapim(places, interpolate=pyvips.Interpolate.new("nearest"))

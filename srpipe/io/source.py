@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from srpipe.errors import InputError, ReadError
+from srpipe.errors import InputError, ReadError, SettingsError
 from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
 from srpipe.io.tiff_header import read_tiff_header
-from srpipe.io.to_rgb import CONVERTED, is_float, to_rgb
+from srpipe.io.to_rgb import CONVERTED, to_rgb
 from srpipe.io.vips import DTYPES, VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import Rect, Size
 from srpipe.plan.image_info import MAX_BANDS, ImageInfo, Shown
-from srpipe.settings import ColorManagement
+from srpipe.plan.nodata import read_value
+from srpipe.plan.pixels import PixelDtype, limits
+from srpipe.settings import ColorManagement, NoDataWish
 
-_COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "multiband"}
+_COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "scrgb", "multiband"}
 _GREYS = ("b-w", "grey16")
 # Carried from input to output as libvips holds them; width, height and strips are the output's own.
 _CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data", "orientation")
@@ -51,6 +54,7 @@ def read_image_info(
     *,
     allow_untrusted: bool = False,
     color_management: ColorManagement = "off",
+    nodata: NoDataWish = None,
 ) -> ImageInfo:
     """Read an image's header.
 
@@ -58,9 +62,11 @@ def read_image_info(
         path: an image file.
         allow_untrusted: use loaders too that libvips does not trust with files from strangers.
         color_management: what is done about a profile unlike sRGB's.
+        nodata: the value that means no data, or "none"; None: what the file says.
 
     Raises:
         InputError: missing, not an image, or of a kind srpipe does not take.
+        SettingsError: its type does not hold ``nodata``.
     """
     name = os.fspath(path)
     if not os.path.exists(name):
@@ -77,7 +83,7 @@ def read_image_info(
         image = _open_as_it_is(name, untrusted=allow_untrusted)
         # libvips' own format does not say what read it.
         loader = image.get("vips-loader") if image.get_typeof("vips-loader") else "vipsload_source"
-        return _describe(name, image, loader, color_management)
+        return _describe(name, image, loader, color_management, nodata)
     except VIPS_ERRORS as error:
         raise InputError(
             f"{name} is not an image that can be read ({first_line(error)}): "
@@ -85,18 +91,32 @@ def read_image_info(
         ) from None
 
 
-def _describe(name: str, image: Any, loader: str, color_management: ColorManagement) -> ImageInfo:
-    space, floats = image.interpretation, is_float(image)
+def _describe(
+    name: str, image: Any, loader: str, color_management: ColorManagement, wish: NoDataWish
+) -> ImageInfo:
+    space = image.interpretation
     image = to_rgb(image)
-    shown = how_to_show(image, color_management)
-    image = show(image, shown)
     if image.format not in DTYPES:
         raise InputError(
-            f"{name} holds {image.format} samples: convert it to 8 or 16 bits a sample first."
+            f"{name} holds {image.format} samples: convert it to 8 or 16 bits a sample, or to float32, "
+            "first."
         )
+    nodata = None
+    if space not in CONVERTED:
+        nodata = _find_nodata(name, loader, DTYPES[image.format], wish)
+    shown = how_to_show(image, color_management, convertible=nodata is None)
+    if color_management == "srgb" and shown != "srgb" and image.get_typeof("icc-profile-data"):
+        why = (
+            "its no-data value would change" if nodata is not None else "its type is kept as it is"
+        )
+        raise InputError(
+            f"{name} cannot be converted to sRGB, since {why}: leave --color-management out."
+        )
+    image = show(image, shown)
     if image.interpretation not in _COLOUR_SPACES:
         raise InputError(
-            f"{name} is in the colour space {image.interpretation}: convert it to grey or RGB first."
+            f"{name} is in the colour space {image.interpretation}, which is not RGB: convert it to "
+            "grey or RGB first."
         )
     if image.bands > MAX_BANDS:
         raise InputError(
@@ -125,8 +145,25 @@ def _describe(name: str, image: Any, loader: str, color_management: ColorManagem
         identity=identify_file(name),
         converted_from=CONVERTED.get(space, ""),
         shown=shown,
-        is_float=floats,
+        nodata=nodata,
     )
+
+
+def _find_nodata(name: str, loader: str, dtype: PixelDtype, wish: NoDataWish) -> float | None:
+    if wish == "none":
+        return None
+    if wish is None:
+        said = read_tiff_header(name).nodata if loader.startswith("tiffload") else None
+        return read_value(said, dtype)
+    value = read_value(wish, dtype)
+    if value is None and not (math.isnan(wish) and dtype == "float32"):
+        lowest, highest = limits(dtype)
+        raise SettingsError(
+            f"--nodata {wish:g} is not possible: {name} holds "
+            + ("finite numbers" if dtype == "float32" else f"{lowest} to {highest} ({dtype})")
+            + "; use another, or none."
+        )
+    return value
 
 
 def _count_pages(name: str, image: Any, *, untrusted: bool) -> int:

@@ -147,7 +147,7 @@ class ImageWriter:
             self._encoded = image
             if self._given_up:
                 image.set_kill(True)
-            save_image(image, self._plan.output, self._path)
+            save_image(image, self._plan.output, self._path, self._plan.written.no_data)
             if not self._given_up:
                 add_metadata(self._plan, self._path, image)
         except VIPS_ERRORS as error:

@@ -47,8 +47,8 @@ def fill(pixels: Pixels, holes: Holes, bands: int, *, whole: float | None = None
     if not holes.any() or (whole is None and holes.all()):
         return pixels
     result = pixels.copy()
-    if holes.all():
-        result[..., :bands] = whole
+    if whole is not None and holes.all():
+        result[..., :bands] = np.array(whole).astype(pixels.dtype)
         return result
     import cv2  # only images with holes need it
 

@@ -87,7 +87,7 @@ def find_black_and_white(
     # float32 must tell a thousand values apart between them.
     if not white - black >= 1e-3 * max(abs(black), abs(white)) or white - black < 1e-30:
         raise SettingsError(
-            f"black is {black:g} and white is {white:g}: white must be the larger pixel value, and well "
-            "apart; give both, --black and --white."
+            f"black is {black:g} and white is {white:g}: white must be the larger pixel value, and "
+            "well apart; give both, --black and --white."
         )
     return black, white

@@ -56,8 +56,8 @@ class ColourPath:
     """What the pixel values ``black`` and ``white`` are in the model's numbers."""
     white: float
     highest: float
-    """The pixel value that is 1 in planes. Of integers the largest, since results are clipped there, not
-    at ``white``."""
+    """The pixel value that is 1 in planes. Of integers the largest, since results are clipped there,
+    not at ``white``."""
     layout: Layout
     scale: int
     black: float = 0

@@ -55,8 +55,8 @@ class ImageInfo:
     shown: Shown = "as it is"
     """What models see: its numbers, these under sRGB's tone curve, or converted to sRGB."""
     nodata: float | None = None
-    """The value that means no data, of its type; None: there is none. In floats NaN and infinity mean it
-    anyway."""
+    """The value that means no data, of its type; None: there is none. In floats NaN and infinity mean
+    it anyway."""
 
     @property
     def has_alpha(self) -> bool:

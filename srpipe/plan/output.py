@@ -17,6 +17,7 @@ from srpipe.plan.pixels import PixelDtype
 FormatName = Literal["TIFF", "PNG", "JPEG", "WebP", "libvips", "raw", "DeepZoom", "Zarr"]
 
 # An uncompressed TIFF beyond this does not fit in 32-bit offsets, its tags included.
+_LOSSY = ("jpeg", "webp", "jp2k")
 _CLASSIC_TIFF_BYTES = 4_000_000_000
 
 
@@ -192,10 +193,31 @@ def as_written(image: ImageInfo, depth: int | None) -> ImageInfo:
         image,
         dtype=dtype,
         interpretation=spaces.get(space, space),
-        nodata=None
-        if image.nodata is None
-        else converted_value(image.nodata, image.dtype, dtype),
+        nodata=None if image.nodata is None else converted_value(image.nodata, image.dtype, dtype),
     )
+
+
+def _for_numbers(spec: OutputSpec, image: ImageInfo) -> OutputSpec:
+    """With the options that floats and no-data need.
+
+    Raises:
+        OutputError: no-data would not stay what it is.
+    """
+    fmt, parsed = spec.format, spec.parsed
+    names = {key.replace("-", "_").lower() for key in parsed}
+    lossy = parsed.get("compression") in _LOSSY and "lossless" not in names
+    if fmt.name == "TIFF" and image.nodata is not None and lossy:
+        raise OutputError(
+            f"{spec.path} would not keep {image.nodata:g}, which means no data in {image.path}: "
+            f"use another compression than {parsed['compression']}, or say --nodata none."
+        )
+    if fmt.name == "TIFF" and image.is_float and spec.options == fmt.default_options:
+        spec = replace(spec, options=spec.options.replace("horizontal", "float"))
+    levels = fmt.name == "DeepZoom" or (fmt.name == "TIFF" and {"pyramid", "subifd"} & names)
+    if levels and image.no_data is not None and "region_shrink" not in names:
+        # Means of no-data and data would be neither.
+        spec = replace(spec, options=f"{spec.options},region_shrink=nearest".lstrip(","))
+    return spec
 
 
 def fit_output(spec: OutputSpec, image: ImageInfo, size: Size) -> OutputSpec:
@@ -241,6 +263,7 @@ def fit_output(spec: OutputSpec, image: ImageInfo, size: Size) -> OutputSpec:
         raise OutputError(
             f"{image.path} has an alpha channel and {holder} holds none: write {instead} instead."
         )
+    spec = _for_numbers(spec, image)
     raw_bytes = size.pixels * image.bands * image.sample_bytes
     large = raw_bytes * max(1.0, spec.estimated_ratio) > _CLASSIC_TIFF_BYTES
     asked = any(option.split("=")[0].strip() == "bigtiff" for option in spec.options.split(","))

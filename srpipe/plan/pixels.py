@@ -14,6 +14,13 @@ Pixels = (
 Planes = npt.NDArray[np.float32]
 
 
+def in_unit(pixels: Pixels) -> Planes:
+    """Pixels as numbers from 0 to 1 over the range of their type; 0 for NaN."""
+    lowest, highest = limits(pixels.dtype.name)  # type: ignore[arg-type]
+    unit: Planes = (pixels.astype(np.float32) - np.float32(lowest)) / np.float32(highest - lowest)
+    return np.nan_to_num(unit, nan=0.0, posinf=1.0, neginf=0.0)
+
+
 def limits(dtype: PixelDtype) -> tuple[float, float]:
     """The smallest and largest integer of a type; of floats what is black and white by default."""
     if dtype == "float32":
