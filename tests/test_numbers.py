@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -77,6 +78,11 @@ def holes(height: int = 90, width: int = 110, seed: int = 0) -> np.ndarray:
     place[: height // 2, : width // 3] = True
     place[height // 2 + 5 : height // 2 + 9, width // 2 : width // 2 + 6] = True
     return place
+
+
+def grown(place: np.ndarray, reach: int) -> np.ndarray:
+    side = 2 * reach + 1
+    return cv2.dilate(place.astype(np.uint8), np.ones((side, side))).astype(bool)
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +163,11 @@ def test_signed_integers(tmp_path: Path, grey: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["int16", "float32"])
 @pytest.mark.parametrize("bands", [3, 4, 5])
-def test_bands_and_alpha(tmp_path: Path, x2_model: Path, five: Path, dtype: str, bands: int) -> None:
+def test_bands_and_alpha(
+    tmp_path: Path, x2_model: Path, five: Path, dtype: str, bands: int
+) -> None:
     photograph = photograph_pixels(70, 90, 4).astype(np.float32) / 255
+    photograph[..., 3] = np.maximum(photograph[..., 3], 0.1)  # nothing is transparent
     pixels = np.dstack([photograph, photograph[..., 1:2]])[..., :bands]
     if dtype == "int16":
         pixels = (pixels * 65535 - 32768).astype(np.int16)
@@ -172,12 +181,7 @@ def test_bands_and_alpha(tmp_path: Path, x2_model: Path, five: Path, dtype: str,
     assert result.shape == (140, 180, bands)
     if dtype == "int16":
         expected = np.clip(expected, *limits)
-    clear = (
-        np.ones((140, 180), bool) if bands != 4
-        # Where nothing is transparent nearby.
-        else nearest(pixels[..., 3] > limits[0] + 0.2 * (limits[1] - limits[0]), 140, 180)
-    )  # fmt: skip
-    difference = np.abs(result[..., : seen.shape[2]] - expected)[clear]
+    difference = np.abs(result[..., : seen.shape[2]] - expected)
     assert difference.max() <= (1 if dtype == "int16" else 3e-6)
 
 
@@ -221,12 +225,293 @@ def test_no_data_stays_and_reaches_nobody(
     moved = (result == change) | (again == empty)
     assert np.array_equal(result[~at & ~moved[..., 0]], again[~at & ~moved[..., 0]])
     # Far from holes it is the picture's own result.
-    near = np.pad(place, 3)
-    near = np.max([np.roll(near, (y, x), (0, 1)) for y in range(-3, 4) for x in range(-3, 4)], axis=0)
-    far = ~nearest(near[3:-3, 3:-3], *result.shape[:2])
+    far = ~nearest(grown(place, 3), *result.shape[:2])
     expected = whole(grey, other, 0, white)
     if dtype != "float32":
         expected = np.clip(expected, lowest, highest)
     assert np.abs(result[far].astype(np.float64) - expected[far]).max() <= (
         5e-3 if dtype == "float32" else 2
     )
+
+
+def test_a_picture_is_empty_where_all_colors_are(tmp_path: Path, x2_model: Path) -> None:
+    pixels = np.maximum(photograph_pixels(80, 100), 1)
+    pixels[:50, :40] = 0
+    pixels[60:, 60:, 1] = 0  # no red is no hole
+    source, output = write(tmp_path / "in.tif", pixels, "0"), tmp_path / "out.tif"
+    srpipe.enhance(source, output, model=x2_model, **TILES)
+    result = read(output)
+    empty = (result == 0).all(axis=2)
+    assert empty[:100, :80].all()
+    assert empty.sum() == 100 * 80
+    expected = np.floor(np.clip(whole(x2_model, pixels, 0, 255), 0, 255) + 0.5)
+    assert np.abs(result - expected)[110:, 90:].max() <= 1
+    # Valid black goes aside.
+    black = np.zeros_like(pixels)
+    black[30:] = 90
+    black[70:] = (0, 0, 1)
+    darker = elementwise_model(tmp_path / "darker.onnx", "Sub", 0.5)
+    write(source, black, "0")
+    srpipe.enhance(source, output, model=darker, **TILES)
+    assert np.array_equal(np.unique(read(output)[:30]), [0])
+    assert np.array_equal(np.unique(read(output)[30:]), [1])
+
+
+def test_bands_of_data_are_empty_one_by_one(tmp_path: Path, five: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(100, 9000, (70, 80, 5)).astype(np.uint16)
+    place = rng.random((70, 80, 5)) < 0.2
+    place[20:60, 20:60, 2] = True
+    pixels[place] = 0
+    source, output = write(tmp_path / "in.tif", pixels, "0"), tmp_path / "out.tif"
+    srpipe.enhance(source, output, model=five, white=10_000, **TILES)
+    assert np.array_equal(read(output) == 0, nearest(place, 140, 160))
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_nan_and_infinity_are_no_data(tmp_path: Path, x2_model: Path, bands: int) -> None:
+    pixels = photograph_pixels(70, 90, bands).astype(np.float32) / 255
+    pixels[5:20, 10:50] = np.nan
+    pixels[30:33, 40, 0] = -np.inf
+    pixels[50, 60:70, bands - 1] = np.nan
+    pixels[60:65, 60:70] = -9999
+    source, output = write(tmp_path / "in.tif", pixels, "-9999"), tmp_path / "out.tif"
+    srpipe.enhance(source, output, model=x2_model, **TILES)
+    result, at = read(output), nearest(pixels, 140, 180)
+    where = ~np.isfinite(at) | (at == -9999)
+    assert np.array_equal(result[where], at[where], equal_nan=True)
+    assert np.isfinite(result[~where]).all()
+    assert np.abs(result[~where]).max() < 2
+
+
+def test_what_is_filled_in(tmp_path: Path, grey: Path) -> None:
+    """Of one tile: the mean of the nearest, and beyond 16 pixels of all; computed one by one."""
+    pixels, place = elevations(60, 70).astype(np.uint16), np.zeros((60, 70), bool)
+    place[5:55, 10:60] = True
+    pixels[place] = 0
+    padded, empty = (np.pad(a, BORDER, mode="reflect") for a in (pixels[..., 0], place))
+    filled = padded.astype(float)
+    seen = ~empty
+    for y, x in np.argwhere(empty):
+        for r in (1, 2, 4, 8, 16, None):
+            part = np.s_[max(y - r, 0) : y + r + 1, max(x - r, 0) : x + r + 1] if r else np.s_[:]
+            if seen[part].any():
+                filled[y, x] = np.floor(padded[part][seen[part]].mean() + 0.5)
+                break
+    source, output = write(tmp_path / "in.tif", pixels, "0"), tmp_path / "out.tif"
+    srpipe.enhance(
+        source, output, model=grey, white=2550, tile_size=128, overlap=BORDER, edges="reflect"
+    )
+    session = ort.InferenceSession(str(grey), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"input": (filled[None, None] / 2550).astype(np.float32)})
+    inside = expected[0, 0, 2 * BORDER : -2 * BORDER, 2 * BORDER : -2 * BORDER] * 2550
+    valid = ~nearest(place, 120, 140)
+    assert np.abs(read(output)[..., 0] - inside)[valid].max() <= 0.51
+
+
+@pytest.mark.parametrize("outscale", [0.6, 1.0, 1.5, 2.7, 4.0])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_outscale(tmp_path: Path, grey: Path, dtype: str, outscale: float) -> None:
+    pixels, place = (elevations() + 500).astype(dtype), holes()
+    plain = tmp_path / "plain.tif"
+    write(tmp_path / "in.tif", pixels)
+    options = TILES | {"model": grey, "white": 3050, "outscale": outscale}
+    srpipe.enhance(tmp_path / "in.tif", plain, **options)
+    pixels[place] = 0
+    source, output = write(tmp_path / "in.tif", pixels, "0"), tmp_path / "out.tif"
+    srpipe.enhance(source, output, **options)
+    result, expected = read(output).astype(float), read(plain).astype(float)
+    at = nearest(place, *result.shape[:2])
+    assert np.array_equal(result[..., 0] == 0, at)
+    # No ringing: nothing valid is nearer to no-data than the least valid number.
+    assert result[~at].min() > 400
+    assert result[~at].max() < 3200
+    far = ~nearest(grown(place, 8), *at.shape)
+    assert far.any()
+    assert np.abs(result - expected)[far].max() <= (1 if dtype == "uint16" else 0.01)
+
+
+def test_regions_resumes_and_slabs_have_the_same_samples(
+    tmp_path: Path, grey: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels, place = elevations(150, 130), holes(150, 130)
+    pixels[place] = np.nan
+    pixels[140:, 100:] = -9999
+    source = write(tmp_path / "in.tif", pixels, "-9999")
+    options = TILES | {"model": grey, "white": 2550}
+    srpipe.enhance(source, tmp_path / "all.tif", **options)
+    expected = read(tmp_path / "all.tif")
+    srpipe.enhance(source, tmp_path / "part.tif", **options, region=(30, 20, 60, 70))
+    assert np.array_equal(read(tmp_path / "part.tif"), expected[40:180, 60:180], equal_nan=True)
+    for ending in (".tif", "-o.tif"):
+        target = tmp_path / f"slabs{ending}"
+        asked = options | ({} if ending == ".tif" else {"outscale": 1.5})
+        for k in (1, 2):
+            srpipe.enhance(source, target, **asked, slab=(k, 2))
+        srpipe.assemble(target)
+        if ending != ".tif":
+            srpipe.enhance(source, tmp_path / "all-o.tif", **asked)
+            expected = read(tmp_path / "all-o.tif")
+        assert np.array_equal(read(target), expected, equal_nan=True)
+        assert nodata_of(target) == "-9999"
+    stop = srpipe.StopRequest()
+
+    def stop_soon(event: srpipe.ProgressEvent) -> None:
+        if event.tiles_done == 7:
+            stop.request()
+
+    target = tmp_path / "resumed.tif"
+    with pytest.raises(srpipe.Interrupted):
+        srpipe.enhance(source, target, **options, stop=stop, progress=stop_soon)
+    report = srpipe.enhance(source, target, **options)
+    assert report.resumed_tiles >= 7
+    assert target.read_bytes() == (tmp_path / "all.tif").read_bytes()
+
+
+def test_tiles_without_data_do_not_run(tmp_path: Path, x2_model: Path) -> None:
+    pixels = photograph_pixels(150, 150)
+    pixels[:100] = 255
+    source, output = write(tmp_path / "in.tif", pixels, "255"), tmp_path / "out.tif"
+    report = srpipe.enhance(source, output, model=x2_model, **TILES)
+    assert report.skipped_tiles > 3
+    assert (read(output)[:200] == 255).all()
+
+
+def test_masks_and_background(tmp_path: Path, grey: Path) -> None:
+    pixels, place = elevations(), holes()
+    pixels[place] = np.nan
+    source, output = write(tmp_path / "in.tif", pixels), tmp_path / "out.tif"
+    mask = np.zeros((90, 110, 1), np.uint8)
+    mask[:, 60:] = 255
+    write_pixels(tmp_path / "mask.png", mask)
+    options = TILES | {"model": grey, "white": 2550}
+    srpipe.enhance(source, output, **options)
+    expected = read(output)
+    srpipe.enhance(source, output, **options, mask=tmp_path / "mask.png")
+    result, at = read(output), nearest(place, 180, 220)
+    assert np.array_equal(np.isnan(result[..., 0]), at)
+    assert np.allclose(result[:, 160:], expected[:, 160:], atol=1e-3, equal_nan=True)
+    assert np.nanmax(np.abs(result[:, :100] - expected[:, :100])) > 10
+    assert -300 < np.nanmin(result)
+    assert np.nanmax(result) < 2900
+    srpipe.enhance(source, output, **options, skip_background=True, background_levels=255)
+    result = read(output)
+    assert np.array_equal(np.isnan(result[..., 0]), at)
+    assert -300 < np.nanmin(result)
+    assert np.nanmax(result) < 2900
+
+
+@pytest.mark.parametrize(
+    "ending", [".tif[tile,pyramid,tile_width=16,tile_height=16]", ".zarr[chunk=64]"]
+)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_levels_do_not_mix_no_data_in(tmp_path: Path, grey: Path, dtype: str, ending: str) -> None:
+    pixels = (elevations() / 20 + 100).astype(dtype)
+    pixels[holes()] = 0
+    source = write(tmp_path / "in.tif", pixels, "0")
+    output = tmp_path / f"out{ending}"
+    srpipe.enhance(source, output, model=grey, white=255, **TILES)
+    if ending.startswith(".zarr"):
+        zarr = pytest.importorskip("zarr")
+        group = zarr.open_group(tmp_path / "out.zarr")
+        levels = [group[name][:] for name in sorted(group.array_keys())]
+        assert group["0"].fill_value == 0
+    else:
+        levels = [read(tmp_path / "out.tif", page) for page in range(3)]
+    assert len(levels) > 2
+    for level in levels:
+        assert level.dtype == dtype
+        assert set(np.unique(level < 90)) == {True, False}
+        assert level[level != 0].min() > 90
+
+
+def test_raw_pixels_say_what_they_are(tmp_path: Path, grey: Path) -> None:
+    pixels = elevations()
+    pixels[holes()] = -9999
+    source, output = write(tmp_path / "in.tif", pixels, "-9999"), tmp_path / "out.raw"
+    srpipe.enhance(source, output, model=grey, white=2550, **TILES)
+    facts = json.loads((tmp_path / "out.raw.json").read_text())
+    assert (facts["dtype"], facts["nodata"]) == ("float32", -9999)
+    result = np.fromfile(output, np.float32).reshape(180, 220)
+    srpipe.enhance(source, tmp_path / "out.tif", model=grey, white=2550, **TILES)
+    assert np.array_equal(result, read(tmp_path / "out.tif")[..., 0])
+    srpipe.enhance(source, tmp_path / "out.v", model=grey, white=2550, **TILES)
+    assert np.array_equal(result, read_pixels(tmp_path / "out.v")[..., 0])
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_floats_become_integers_where_asked_for(tmp_path: Path, grey: Path, depth: int) -> None:
+    pixels, place = elevations() + 100, holes()
+    highest = 2**depth - 1
+    source = write(tmp_path / "in.tif", pixels)
+    options = TILES | {"model": grey, "black": 100, "white": 2650, "depth": depth}
+    srpipe.enhance(source, tmp_path / "out.png", **options)
+    expected = np.clip((whole(grey, pixels, 100, 2650) - 100) / 2550, 0, 1) * highest
+    assert np.abs(read_pixels(tmp_path / "out.png") - expected).max() <= 0.51
+    pixels[place] = np.nan
+    pixels[70:, 90:] = -9999
+    place[70:, 90:] = True
+    write(source, pixels, "-9999")
+    srpipe.enhance(source, tmp_path / "out.tif", **options)
+    assert np.array_equal(read(tmp_path / "out.tif")[..., 0] == 0, nearest(place, 180, 220))
+    assert nodata_of(tmp_path / "out.tif") == "0"
+    with pytest.raises(ReadError, match="NaN or infinity at .*--nodata"):
+        srpipe.enhance(source, tmp_path / "out.tif", **options, nodata="none")
+    write(source, np.full((9, 9, 1), 3, np.uint16), "65535")
+    srpipe.enhance(source, tmp_path / "out.tif", model=grey, depth=8, overwrite=True)
+    assert nodata_of(tmp_path / "out.tif") == "255"
+
+
+def test_the_tag_is_not_believed(tmp_path: Path, x2_model: Path) -> None:
+    pixels = photograph_pixels(40, 50)
+    source, output = write(tmp_path / "in.tif", pixels, "-9999"), tmp_path / "out.tif"
+    assert srpipe.read_image_info(source).nodata is None  # 8 bits do not hold it
+    srpipe.enhance(source, output, model=x2_model, **TILES)
+    assert nodata_of(output) == "-9999"
+    plain = read(output)
+    write(source, pixels, "90")
+    assert srpipe.read_image_info(source).nodata == 90
+    srpipe.enhance(source, output, model=x2_model, nodata="none", **TILES)
+    assert nodata_of(output) is None
+    assert np.array_equal(read(output), plain)
+    with pytest.raises(SettingsError, match=r"--nodata 300 is not possible: .* holds 0 to 255"):
+        srpipe.enhance(source, output, model=x2_model, nodata=300, **TILES)
+
+
+def test_half_floats_are_read_as_floats(tmp_path: Path, grey: Path) -> None:
+    pixels = (elevations() / 2550).astype(np.float16)
+    source, output = write(tmp_path / "in.tif", pixels), tmp_path / "out.tif"
+    srpipe.enhance(source, output, model=grey, **TILES)
+    assert read(output).dtype == np.float32
+    np.testing.assert_allclose(read(output), whole(grey, pixels, 0, 1), atol=3e-6)
+
+
+def test_what_is_refused(tmp_path: Path, x2_model: Path, grey: Path) -> None:
+    source = write(tmp_path / "in.tif", elevations())
+    for ending in (".png", ".jpg", ".webp", ".dzi"):
+        with pytest.raises(OutputError, match=r"float numbers, .* as .tif, .*--depth 8"):
+            srpipe.enhance(source, tmp_path / f"out{ending}", model=grey)
+    write(source, elevations().astype(np.int16))
+    with pytest.raises(OutputError, match="signed numbers of 16 bits"):
+        srpipe.enhance(source, tmp_path / "out.png", model=grey)
+    with pytest.raises(SettingsError, match="--white 40000 is not possible"):
+        srpipe.enhance(source, tmp_path / "out.tif", model=grey, white=40000)
+    with pytest.raises(SettingsError, match="white must be the larger"):
+        srpipe.enhance(source, tmp_path / "out.tif", model=grey, white=5, black=6)
+    write(source, photograph_pixels(40, 40), "0")
+    with pytest.raises(OutputError, match="would not keep 0, which means no data"):
+        srpipe.enhance(source, f"{tmp_path}/out.tif[compression=jpeg]", model=x2_model)
+    write(source, elevations().astype(np.float64))
+    with pytest.raises(InputError, match="float64.*float32"):
+        srpipe.enhance(source, tmp_path / "out.tif", model=grey)
+    image = pyvips.Image.new_from_array(photograph_pixels(20, 20).astype(np.float32) / 255)
+    image.copy(interpretation="xyz").tiffsave(str(source))
+    with pytest.raises(InputError, match=r"color space|colour space xyz, which is not RGB"):
+        srpipe.enhance(source, tmp_path / "out.tif", model=x2_model)
+
+
+def test_results_that_are_no_numbers_are_errors(tmp_path: Path) -> None:
+    model = elementwise_model(tmp_path / "log.onnx", "Log")
+    source = write(tmp_path / "in.tif", photograph_pixels(40, 40).astype(np.float32) - 100)
+    with pytest.raises(InferenceError, match="gave NaN or infinity"):
+        srpipe.enhance(source, tmp_path / "out.tif", model=model, white=100)

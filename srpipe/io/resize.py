@@ -82,12 +82,13 @@ def _find(image: Any, no_data: NoData) -> Any:
 def _find_value(image: Any, no_data: NoData) -> Any | None:
     if no_data.value is None:
         return None
-    colors = image.extract_band(0, n=no_data.colors) == no_data.value
-    if no_data.together and no_data.colors > 1:
-        colors = colors.bandand()
-        colors = colors.bandjoin([colors] * (no_data.colors - 1))
-    others = image.bands - no_data.colors
-    return colors.bandjoin([0] * others) if others else colors
+    bands = (image == no_data.value).bandsplit()
+    together = no_data.together
+    if together > 1:
+        bands[:together] = [bands[0].bandjoin(bands[1:together]).bandand()] * together
+    if no_data.alpha is not None and no_data.value >= 0:
+        bands[no_data.alpha] = bands[0] & 0
+    return bands[0].bandjoin(bands[1:])
 
 
 def _nearest(image: Any, size: Size) -> Any:

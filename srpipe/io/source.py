@@ -85,10 +85,24 @@ def read_image_info(
         loader = image.get("vips-loader") if image.get_typeof("vips-loader") else "vipsload_source"
         return _describe(name, image, loader, color_management, nodata)
     except VIPS_ERRORS as error:
+        reason = first_line(error)
+        if _has_doubles(name):
+            raise InputError(
+                f"{name} has float64 samples, which libvips does not read: save them as float32 first "
+                "(gdal_translate -ot Float32)."
+            ) from None
         raise InputError(
-            f"{name} is not an image that can be read ({first_line(error)}): "
+            f"{name} is not an image that can be read ({reason}): "
             "use a TIFF, PNG, JPEG, WebP or HEIF file."
         ) from None
+
+
+def _has_doubles(name: str) -> bool:
+    try:
+        header = read_tiff_header(name)
+    except InputError:
+        return False
+    return (header.sample_format, header.bits) == (3, 64)
 
 
 def _describe(

@@ -100,7 +100,10 @@ class ImageInfo:
         if self.nodata is None and not self.is_float:
             return None
         return NoData(
-            value=self.nodata, colors=self.colours, together=self.is_picture, dtype=self.dtype
+            value=self.nodata,
+            together=self.colours if self.is_picture else 0,
+            alpha=self.bands - 1 if self.has_alpha else None,
+            dtype=self.dtype,
         )
 
     @property

@@ -25,10 +25,10 @@ class NoData:
 
     value: float | None
     """Of its type; None: no value means it."""
-    colors: int
-    """Bands, from the first, that may have the value; the others are alpha."""
-    together: bool
-    """A pixel is empty where all its colors have the value."""
+    together: int
+    """So many bands, from the first, are empty only where all of them have the value."""
+    alpha: int | None
+    """The band that is alpha, in which the value is a share unless it is negative."""
     dtype: PixelDtype
 
     def find(self, pixels: Pixels) -> Holes | None:
@@ -44,14 +44,15 @@ class NoData:
         """Which of (height, width, bands) samples have the value; None: none has."""
         if self.value is None:
             return None
-        same = pixels[..., : self.colors] == pixels.dtype.type(self.value)
-        if self.together:
-            same = same.all(axis=-1, keepdims=True)
-        if not same.any():
+        holes: Holes = pixels == pixels.dtype.type(self.value)
+        if not holes.any():
             return None
-        holes = np.zeros(pixels.shape, np.bool_)
-        holes[..., : self.colors] = same
-        return holes
+        if self.together > 1:
+            colors = holes[..., : self.together]
+            colors[...] = colors.all(axis=-1, keepdims=True)
+        if self.alpha is not None and self.value >= 0:
+            holes[..., self.alpha] = False
+        return holes if holes.any() else None
 
     @property
     def beside(self) -> float:
