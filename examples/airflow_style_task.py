@@ -11,11 +11,13 @@ where workers have disks of their own, OUTPUT belongs on a shared one.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import srpipe
@@ -34,6 +36,7 @@ def enhance_task(
     dst: str,
     model: str = "lite-x2",
     on_progress: Callable[[float], None] | None = None,
+    stop: srpipe.StopRequest | None = None,
 ) -> dict[str, object]:
     """Enhance one image, unless that has been done.
 
@@ -43,15 +46,14 @@ def enhance_task(
             Name it after what it is made of: the run, the version of the input, the model.
         model: a bundled model's name, or the path of an .onnx file.
         on_progress: called with the share that is done, now and then.
+        stop: lets who runs the task in a thread ask it to stop; there no signal arrives.
 
     Returns:
         What the next task may want to know, as JSON has it.
     """
     if Path(dst).exists():
         return {"output": dst, "skipped": True}
-    stop = srpipe.StopRequest()
-    # Orchestrators stop a task by SIGTERM; what is done by then is kept for the next attempt.
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.request())
+    stop = stop or srpipe.StopRequest()
     last_s = 0.0
 
     def note(event: srpipe.ProgressEvent) -> None:
@@ -64,11 +66,10 @@ def enhance_task(
                 on_progress(event.tiles_done / event.tiles_total)
 
     try:
-        report = srpipe.enhance(src, dst, model=model, progress=note, stop=stop)
+        with stopped_by_sigterm(stop):
+            report = srpipe.enhance(src, dst, model=model, progress=note, stop=stop)
     except srpipe.RequestError as error:
         raise NoRetryError(str(error)) from error
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return {
         "output": report.output,
         "skipped": False,
@@ -76,6 +77,23 @@ def enhance_task(
         "resumed_tiles": report.resumed_tiles,
         "seconds": round(report.seconds, 3),
     }
+
+
+@contextlib.contextmanager
+def stopped_by_sigterm(stop: srpipe.StopRequest) -> Iterator[None]:
+    """Orchestrators stop a process by SIGTERM; what is done by then is kept for the next attempt.
+
+    Python takes signals in the main thread only; a task in another one is left to its ``stop``.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.request())
+    try:
+        yield
+    finally:
+        # None: a handler that is not Python's, which cannot be put back.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 from types import FrameType
 
 from srpipe.stop import StopRequest
+from srpipe.terminal import say
 
 _INTERRUPTED = "srpipe: interrupted.\n"
 
@@ -66,7 +67,7 @@ def _without_commands(error: ImportError) -> int:
 
         return run_alone(sys.argv[2:])
     reason = (str(error).splitlines() or ["?"])[0]
-    sys.stderr.write(f"srpipe: cannot start ({reason}): 'srpipe doctor' tells what is amiss.\n")
+    say(f"srpipe: cannot start ({reason}): 'srpipe doctor' tells what is amiss.")
     return 1
 
 

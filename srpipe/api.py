@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from srpipe.errors import SettingsError
+from srpipe.forks import note_work
 from srpipe.io.job_place import strip_file_scheme
 from srpipe.io.model_probe import probe_model, read_model_metadata
 from srpipe.io.processor import available_cores
@@ -260,6 +261,7 @@ def carry_out(
     Raises:
         SrpipeError: as :func:`enhance` does.
     """
+    note_work()
     if settings.slab is not None:
         src, dst = strip_file_scheme(src), strip_file_scheme(dst)
         if is_url(src) or is_url(dst):
@@ -293,6 +295,7 @@ def tune_model(settings: Settings, *, sweep: bool = False) -> TuneReport:
     """
     from srpipe.tune.report import tune_model as tune
 
+    note_work()
     device, model = start_model(settings)
     graph = model
     if settings.rewrite and device == "cpu":

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from srpipe.api import PathLike, enhance
 from srpipe.errors import InputError, SettingsError
+from srpipe.forks import note_work
 from srpipe.io.vips import pyvips
 
 _SPACES = {
@@ -56,6 +57,7 @@ def through_files(
     for name in _OWN_SETTINGS:
         if name in settings:
             raise SettingsError(f"{name} is for files: leave it out for an array.")
+    note_work()
     pixels = _as_pixels(array)
     with tempfile.TemporaryDirectory(prefix="srpipe-") as folder:
         source, target = Path(folder, "in.tif"), Path(folder, "out.tif")

@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
 
+from srpipe.forks import refuse_in_fork
 from srpipe.stop import StopRequest
 
 _WAIT_S = 0.5
@@ -29,6 +30,7 @@ def run_at_once(tasks: Iterator[Callable[[], T]], at_once: int, stop: StopReques
     with ThreadPoolExecutor(at_once, "srpipe-image") as pool:
         try:
             while True:
+                refuse_in_fork()
                 room = 0 if stop.times else at_once - len(futures)
                 futures |= {pool.submit(task) for task in islice(tasks, room)}
                 if not futures:

@@ -13,7 +13,9 @@ from typing import Any
 from srpipe.compare.page import OVERLAP_PX, TILE_PX, Labels, page_html
 from srpipe.compare.pair import Pair, check_crop, choose_crops, make_pair
 from srpipe.errors import InputError, OutputError, ReadError, WriteError
+from srpipe.forks import note_work
 from srpipe.io.showable import make_strip, measure_detail, open_showable, save_tiles
+from srpipe.io.small_files import check_name
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.viewer_script import load_viewer
 from srpipe.io.vips import VIPS_ERRORS, first_line
@@ -74,6 +76,8 @@ def compare(
             outside, or the viewer cannot be had.
         RunError: an input cannot be read, or the output not be written.
     """
+    note_work()
+    check_name(os.fspath(output), OutputError)
     path = Path(os.path.abspath(output))
     images = [read_image_info(p, allow_untrusted=allow_untrusted) for p in (before, after)]
     for image in images:

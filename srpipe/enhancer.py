@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -18,8 +19,10 @@ from srpipe.api import PathLike, carry_out, start_model
 from srpipe.arrays import through_files
 from srpipe.at_once import run_at_once
 from srpipe.errors import SettingsError, SrpipeError
+from srpipe.forks import in_fork, refuse_in_fork
 from srpipe.io.processor import available_cores
 from srpipe.jobs import Job, start_job
+from srpipe.plan.model_info import ModelInfo
 from srpipe.runtime.events import ProgressCallback, Report
 from srpipe.runtime.warm import Warm
 from srpipe.settings import DEFAULT_MODEL, Settings
@@ -69,16 +72,35 @@ class Enhancer:
             SettingsError: a setting is out of range.
             ModelError, DeviceError: the model cannot be used.
         """
-        self.settings = Settings(model=os.fspath(model), **settings)
-        self._started = self.device, self.model = start_model(self.settings)
+        self._set_up(Settings(model=os.fspath(model), **settings))
+        _ = self._started
+
+    def _set_up(self, settings: Settings) -> None:
+        self.settings = settings
         self._warm = Warm()
         self._under_way: list[tuple[int, StopRequest]] = []
         """Images, by the thread that enhances them."""
         self._changed = threading.Condition()
         self._closed = False
 
+    @functools.cached_property
+    def _started(self) -> tuple[str, ModelInfo]:
+        return start_model(self.settings)
+
+    @property
+    def device(self) -> str:
+        """Where the model runs."""
+        return self._started[0]
+
+    @property
+    def model(self) -> ModelInfo:
+        """What the model is and does."""
+        return self._started[1]
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as its settings: what arrives is another Enhancer, which loads the model itself."""
+        """Pickled as its settings: what arrives is another Enhancer, which finds the model when it is
+        first used. An error while unpickling would be lost in a pool of processes.
+        """
         return _from_settings, (self.settings,)
 
     def enhance(
@@ -105,6 +127,7 @@ class Enhancer:
             Interrupted: ``stop`` asked for it, or the ``with`` block was left by an exception.
         """
         begin_s = time.monotonic()
+        refuse_in_fork()  # where locks may be held by threads that are not there
         if fixed := sorted(changes.keys() & set(_FIXED)):
             raise SettingsError(f"{fixed[0]} is the same for all images: make another Enhancer.")
         settings = replace(self.settings, **changes)
@@ -170,6 +193,8 @@ class Enhancer:
 
     def close(self) -> None:
         """Take no more images, wait for those of other threads, and let go of the model."""
+        if in_fork():  # without those threads
+            return
         me = threading.get_ident()
         with self._changed:
             self._closed = True
@@ -202,7 +227,7 @@ class Enhancer:
         traceback: TracebackType | None,
     ) -> None:
         """Close it; after an exception, images that other threads have under way stop."""
-        if kind is not None:
+        if kind is not None and not in_fork():
             with self._changed:
                 self._closed = True
                 # Once each: a second request means at once, and several images may share one.
@@ -213,4 +238,6 @@ class Enhancer:
 
 
 def _from_settings(settings: Settings) -> Enhancer:
-    return Enhancer(**{field.name: getattr(settings, field.name) for field in fields(settings)})
+    enhancer = Enhancer.__new__(Enhancer)
+    enhancer._set_up(settings)
+    return enhancer

@@ -17,6 +17,7 @@ from srpipe.api import PathLike
 from srpipe.at_once import run_at_once
 from srpipe.enhancer import Enhancer, images_at_once
 from srpipe.errors import InputError, Interrupted, OutputError, SettingsError, SrpipeError
+from srpipe.forks import note_work
 from srpipe.io.identity import identify_file
 from srpipe.manifest import FileOutcome, Manifest, Status, written
 from srpipe.plan.output import FORMATS
@@ -205,6 +206,7 @@ def enhance_pairs(
         dst_dir: the manifest's folder, where it has no place of its own.
         at_once, manifest, stop, model, settings: see :func:`enhance_folder`.
     """
+    note_work()
     for name in ("job_dir", "slab", "slabs"):
         if settings.get(name) is not None:
             raise SettingsError(f"{name} is for one image: leave it out for a folder.")

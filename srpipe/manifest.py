@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -10,6 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from srpipe.errors import OutputError
+from srpipe.io.small_files import open_regular, parse_json
+
+# A million images take a third of it.
+_MAX_BYTES = 1_000_000_000
 
 Status = Literal["begun", "done", "skipped", "failed", "interrupted"]
 
@@ -60,8 +65,10 @@ class Manifest:
         self._begun: set[str] = set()
         """Outputs of which nothing more was heard, and that were not there before."""
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, follow=False)
             with os.fdopen(descriptor, "rb") as file:
+                if os.fstat(descriptor).st_size > _MAX_BYTES:
+                    raise OSError(errno.EFBIG, f"it is longer than {_MAX_BYTES} bytes")
                 content = file.read()
         except OSError as error:
             raise OutputError(
@@ -74,14 +81,14 @@ class Manifest:
 
     def _take(self, line: bytes) -> None:
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             output, request = str(record["output"]), str(record["request"])
             self.last_request[output] = request
             (self._begun.add if record["status"] == "begun" else self._begun.discard)(output)
             if record["status"] == "done":
                 size_bytes, modified_ns = map(int, record["written"])
                 self._done[output] = request, (size_bytes, modified_ns)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError):  # int(inf)
             return
 
     def request_of(self, output: str) -> str | None:
@@ -103,9 +110,8 @@ class Manifest:
         with self._lock:
             line = json.dumps(outcome.as_dict()).encode() + b"\n"
             try:
-                descriptor = os.open(
-                    self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
-                )
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+                descriptor = open_regular(self.path, flags, follow=False)
                 try:
                     os.write(descriptor, b"\n" * self._torn + line)
                 finally:

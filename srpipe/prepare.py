@@ -16,12 +16,15 @@ from srpipe.io.mask import read_mask_info
 from srpipe.io.model_probe import probe_model
 from srpipe.io.output_place import check_replaceable, refuse_existing
 from srpipe.io.processor import available_cores
+from srpipe.io.small_files import check_name
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
 from srpipe.io.writer import check_options
 from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info
 from srpipe.models.zoo import find_model
+from srpipe.plan.bands import bands_seen
 from srpipe.plan.grid import Grid
+from srpipe.plan.image_info import band_names
 from srpipe.plan.job import SERIAL_MAX_TILES, Plan, make_plan
 from srpipe.plan.kept import Kept
 from srpipe.plan.model_info import ModelInfo
@@ -73,6 +76,8 @@ def prepare(
     _check_output_place(output, settings, job_dir)
     if image.pages > 1:
         logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)
+    for remark in image.remarks:
+        logger.warning("%s %s.", src, remark)
     if image.converted_from:
         logger.warning("%s is %s: its result is sRGB.", src, image.converted_from)
     if output.format.name != "TIFF" and lies_on_earth(read_georeference(src)):
@@ -83,6 +88,10 @@ def prepare(
     kept = None if settings.fresh else read_kept(Path(job_dir))
     device, model = started or start_model(settings, kept)
     cores = available_cores()
+    resized = [i for i in range(bands_seen(image, model), image.bands) if i != image.alpha_band]
+    if resized:
+        names = band_names(resized)
+        logger.warning("%s: %s only resized, since the model does not see it.", src, names)
     mask = None
     if settings.mask is not None:
         mask = read_mask_info(_absolute(settings.mask, InputError), image.size)
@@ -153,10 +162,7 @@ def start_model(settings: Settings, kept: Kept | None = None) -> tuple[str, Mode
 
 
 def _absolute(path: str, error: type[RequestError]) -> str:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise error(f"{path!r} is not a name in UTF-8, which libvips needs: rename it.") from None
+    check_name(path, error)
     return os.path.abspath(path)
 
 

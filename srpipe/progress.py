@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TextIO
 
 from srpipe.errors import SrpipeError
 from srpipe.runtime.events import ProgressEvent, Report
+from srpipe.terminal import printable, say
 
 ProgressKind = Literal["auto", "bar", "json", "none"]
 
@@ -59,10 +60,10 @@ class TextRenderer:
     def __call__(self, event: ProgressEvent) -> None:
         """Move the bar."""
         if event.state == "started" and event.tiles_done and not self._quiet:
-            print(
+            say(
                 f"srpipe: going on at tile {event.tiles_done} of {event.tiles_total} "
                 f"({event.tiles_done / event.tiles_total:.0%} done).",
-                file=self._stream,
+                self._stream,
             )
         if not self._with_bar:
             return
@@ -71,7 +72,7 @@ class TextRenderer:
 
             self._bar = tqdm(
                 total=event.tiles_total, initial=event.tiles_done,
-                desc=self._name, file=self._stream, bar_format=_BAR,
+                desc=printable(self._name), file=self._stream, bar_format=_BAR,
                 dynamic_ncols=True, leave=False, mininterval=0.2,
             )  # fmt: skip
         left = "" if event.remaining_s is None else f", {format_seconds(event.remaining_s)} left"
@@ -84,18 +85,18 @@ class TextRenderer:
         if report.filled:
             top = min(rect.top for rect in report.filled)
             bottom = max(rect.top + rect.height for rect in report.filled) - 1
-            print(
+            say(
                 f"srpipe: rows {top} to {bottom} of {report.input} could not be read whole and were "
                 f"filled with what could be ({len(report.filled)} tiles).",
-                file=self._stream,
+                self._stream,
             )
         if not self._quiet:
-            print(summary(report), file=self._stream)
+            say(summary(report), self._stream)
 
     def error(self, error: SrpipeError, exit_code: int) -> None:
         """Print the error on one line."""
         self.__exit__()
-        print(f"srpipe: {error}", file=self._stream)
+        say(f"srpipe: {error}", self._stream)
 
 
 class JsonRenderer:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from srpipe.plan.geometry import Size
-from srpipe.plan.image_info import FileIdentity, ImageInfo
+from srpipe.plan.image_info import FileIdentity, ImageInfo, guess_content
 from srpipe.plan.job import Plan, make_plan
 from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import parse_output
@@ -20,7 +20,9 @@ def image_info(**changes: Any) -> ImageInfo:
         "untrusted": False, "decoded_whole": False,
         "identity": FileIdentity(1000, 0, "0" * 64),
     }  # fmt: skip
-    return ImageInfo(**(facts | changes))
+    facts |= changes
+    content, alpha = guess_content(facts["bands"], facts["interpretation"])
+    return ImageInfo(**({"content": content, "alpha_band": alpha} | facts))
 
 
 def model_info(**changes: Any) -> ModelInfo:

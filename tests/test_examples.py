@@ -73,6 +73,42 @@ def test_a_task_that_is_stopped_can_be_retried(tmp_path: Path) -> None:
     assert not (tmp_path / "x2.tif.srpipe").exists()
 
 
+IN_THREADS = """
+import sys, threading
+import srpipe
+from airflow_style_task import enhance_task
+
+source, *outputs = sys.argv[1:]
+stop, said = srpipe.StopRequest(), {}
+
+def run(output, **options):
+    try:
+        said[output] = enhance_task(source, output, **options)["size"]
+    except srpipe.Interrupted as error:
+        said[output] = "stopped"
+
+threads = [threading.Thread(target=run, args=(output,)) for output in outputs]
+threads.append(threading.Thread(target=run, args=("stopped.tif",), kwargs={
+    "stop": stop, "on_progress": lambda share: stop.request()}))
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print([said[output] for output in (*outputs, "stopped.tif")])
+"""
+
+
+def test_tasks_in_threads(tmp_path: Path) -> None:
+    """As orchestrators run them that have several in one process, where no signal can be caught."""
+    source = write_pixels(tmp_path / "in.tif", photograph_pixels(200, 300))
+    done = subprocess.run(
+        [sys.executable, "-c", IN_THREADS, source, tmp_path / "a.tif", tmp_path / "b.tif"],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"}, cwd=tmp_path,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["[[600, 400], [600, 400], 'stopped']"], done.stderr
+
+
 @pytest.mark.parametrize("how", ["threads", "processes"])
 def test_a_fan_out_goes_on_after_a_bad_image(how: str, photograph: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.tif"

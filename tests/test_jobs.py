@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import srpipe
+from srpipe import jobs
 from tests.conftest import photograph_pixels, write_pixels
 
 SETTINGS = {"tile_size": 48, "overlap": 8}
@@ -68,6 +69,40 @@ def test_leaving_the_block_cancels(tmp_path: Path, source: Path, x2_model: Path)
         job.result()
 
 
+def test_leaving_the_loop_cancels(
+    tmp_path: Path, source: Path, x2_model: Path, expected: bytes
+) -> None:
+    output = tmp_path / "out.tif"
+
+    async def leave_the_loop() -> srpipe.Job:
+        job = srpipe.start(source, output, model=x2_model, **SETTINGS)
+        async for event in job:
+            if event.tiles_done >= 2:
+                break
+        return job
+
+    for event in (job := srpipe.start(source, output, model=x2_model, **SETTINGS)):
+        if event.tiles_done >= 2:
+            break
+    with pytest.raises(srpipe.Interrupted, match="repeat the command to go on"):
+        job.result()
+    with pytest.raises(srpipe.Interrupted, match="repeat the command to go on"):
+        asyncio.run(leave_the_loop()).result()
+    assert srpipe.start(source, output, model=x2_model, **SETTINGS).result().resumed_tiles >= 2
+    assert output.read_bytes() == expected
+
+
+def test_events_that_nobody_takes_do_not_pile_up(
+    tmp_path: Path, source: Path, x2_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_MOST_EVENTS", 3)
+    job = srpipe.start(source, tmp_path / "out.tif", model=x2_model, **SETTINGS)
+    tiles = job.result().tiles
+    assert [(event.state, event.tiles_done) for event in job] == [
+        ("running", tiles - 1), ("running", tiles), ("finished", tiles),
+    ]  # fmt: skip
+
+
 def test_an_error_ends_it(tmp_path: Path) -> None:
     job = srpipe.start(tmp_path / "missing.tif", tmp_path / "out.tif")
     assert not list(job)
@@ -107,6 +142,20 @@ def test_nothing_of_the_process_is_changed(
         )
     assert state() == before
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("said", [None, "0"])
+def test_the_environment_stays_what_it_was(said: str | None) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    if said is not None:
+        environment["ORT_DISABLE_TELEMETRY"] = said
+    script = """
+import os
+before = dict(os.environ)
+import srpipe.api, srpipe.folders, srpipe.io.session
+assert dict(os.environ) == before
+"""
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60)
 
 
 POOL = """

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from srpipe.cli.types import NEEDS_OVERWRITE
+from srpipe.terminal import say
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -56,5 +58,5 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(made.as_dict()))
     else:
-        print(made.output + (f" and {made.folder}" if made.folder else ""))
+        say(made.output + (f" and {made.folder}" if made.folder else ""), sys.stdout)
     return 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from srpipe.cli.types import NEEDS_OVERWRITE
 from srpipe.errors import SettingsError
 from srpipe.settings import DEFAULT_TLC_WINDOW_PX
+from srpipe.terminal import as_lines
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(asdict(conversion), default=str))
     else:
-        print("\n".join(lines(conversion)))
+        print(as_lines(lines(conversion)))
     return 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from srpipe.doctor import Diagnosis, examine
+from srpipe.terminal import as_lines
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -54,4 +55,4 @@ def describe(diagnosis: Diagnosis) -> str:
             lines.append(f"{'':11}{'':{width}}  -> {finding.advice}")
     amiss = sum(not finding.ok for finding in diagnosis.findings)
     lines += ["", f"{amiss} of them need attention." if amiss else "All is well."]
-    return "\n".join(lines)
+    return as_lines(lines)

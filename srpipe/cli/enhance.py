@@ -31,6 +31,7 @@ from srpipe.settings import (
     parse_slab,
     parse_value_range,
 )
+from srpipe.terminal import say
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -312,9 +313,8 @@ def run(options: argparse.Namespace) -> int:
             return exit_code
         renderer.report(report)
     if options.slab is not None and not options.quiet and options.progress != "json":
-        print(
-            f"srpipe: slab {options.slab} is done; when all are, 'srpipe assemble' makes the output.",
-            file=sys.stderr,
+        say(
+            f"srpipe: slab {options.slab} is done; when all are, 'srpipe assemble' makes the output."
         )
     for line in stage_lines(report):
         logger.info("%s", line)

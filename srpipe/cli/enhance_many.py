@@ -15,6 +15,7 @@ from srpipe.errors import InputError, OutputError
 from srpipe.folders import DEFAULT_NAME, MANIFEST_FILE, enhance_pairs, find_pairs, list_pairs
 from srpipe.manifest import FileOutcome
 from srpipe.plan.output import FORMATS
+from srpipe.terminal import printable, say
 
 LIST = "-"
 _WORDS = {
@@ -78,9 +79,9 @@ def run_many(options: argparse.Namespace, settings: dict[str, Any]) -> int:
         said = ", ".join(
             f"{counts[status]} {word}" for status, word in _WORDS.items() if counts[status]
         )
-        print(f"{options.output}: {said or 'no images'} of {len(pairs)}.", file=sys.stderr)
+        say(f"{options.output}: {said or 'no images'} of {len(pairs)}.")
     if options.stop.times:
-        print("srpipe: interrupted: repeat the command to go on.", file=sys.stderr)
+        say("srpipe: interrupted: repeat the command to go on.")
         return int(options.stop.exit_code)
     return 1 if counts["failed"] else 0
 
@@ -110,8 +111,8 @@ class _Screen:
                 flush=True,
             )
         elif outcome.error is not None:
-            line = f"srpipe: {outcome.file}: {outcome.error}"
-            print(line, file=sys.stderr) if self._bar is None else self._bar.write(line, sys.stderr)
+            line = printable(f"srpipe: {outcome.file}: {outcome.error}")
+            say(line) if self._bar is None else self._bar.write(line, sys.stderr)
         if self._bar is not None:
             self._bar.update()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from srpipe.api import bundled_models, find_model, read_image_info
 from srpipe.errors import SettingsError
 from srpipe.plan.image_info import ImageInfo
+from srpipe.terminal import as_lines
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -99,6 +100,6 @@ def _layout(facts: dict[str, Any]) -> str:
     width = max(len(key) for key in facts)
     lines = []
     for key, value in facts.items():
-        first, *others = str(value).split("\n")
+        first, *others = value if isinstance(value, list) else [value]
         lines += [f"{key:{width}}  {first}", *(f"{'':{width}}  {other}" for other in others)]
-    return "\n".join(lines)
+    return as_lines(lines)

@@ -31,6 +31,7 @@ from srpipe.errors import SrpipeError
 from srpipe.plan.url import redact_text
 from srpipe.progress import JsonLogFormatter
 from srpipe.stop import StopRequest
+from srpipe.terminal import LineFormatter, say
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,7 +41,8 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**(options | {"allow_abbrev": False}))
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"srpipe: {redact_text(message)}; see '{self.prog} --help'.\n")
+        say(f"srpipe: {redact_text(message)}; see '{self.prog} --help'.")
+        self.exit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -75,6 +77,8 @@ def main(arguments: Sequence[str] | None = None, stop: StopRequest | None = None
         arguments: without the program's name; None: the process's own.
         stop: how the run can be asked to stop.
     """
+    for stream in (sys.stdout, sys.stderr):  # whatever the terminal's encoding
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     options = build_parser().parse_args(
         _join_ranges(sys.argv[1:] if arguments is None else arguments)
     )
@@ -83,14 +87,14 @@ def main(arguments: Sequence[str] | None = None, stop: StopRequest | None = None
     try:
         return int(options.run(options))
     except SrpipeError as error:
-        print(f"srpipe: {error}", file=sys.stderr)
+        say(f"srpipe: {error}")
         return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()  # whoever read the output has gone
         return 1
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"srpipe: {place}{error.strerror or error}.", file=sys.stderr)
+        say(f"srpipe: {place}{error.strerror or error}.")
         return 1
 
 
@@ -109,11 +113,10 @@ def _set_up_logging(options: argparse.Namespace) -> None:
     verbosity = getattr(options, "verbose", 0)
     json_lines = getattr(options, "progress", "") == "json"
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        JsonLogFormatter() if json_lines else logging.Formatter("srpipe: %(message)s")
-    )
+    handler.setFormatter(JsonLogFormatter() if json_lines else LineFormatter())
     handler.addFilter(_redact)
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.captureWarnings(True)
     # Of srpipe alone: clients of object stores log signed requests when they are asked to say more.
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
     logging.getLogger("srpipe").setLevel(level)

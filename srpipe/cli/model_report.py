@@ -50,12 +50,12 @@ class ExaminedModel:
         }
 
     def facts(self) -> dict[str, Any]:
-        """All of it as people read it."""
+        """All of it as people read it; a list has a line for each item."""
         info, graph = self.info, self.graph
         facts: dict[str, Any] = {
             "model": f"{info.name} ({info.path}, {info.file_bytes} bytes)",
-            "input": "\n".join(map(_describe, graph.inputs)),
-            "output": "\n".join(map(_describe, graph.outputs)),
+            "input": [line for port in graph.inputs for line in _describe(port)],
+            "output": [line for port in graph.outputs for line in _describe(port)],
             "layout": f"{info.layout} {info.dtype}",
             "channels": f"{info.channels} ({_colours(info)}, {_range(info)})",
             "scale": info.scale,
@@ -156,12 +156,12 @@ def _check_memory(memory: TileMemory | str, tile_size: int | None) -> None:
         )
 
 
-def _describe(port: Port) -> str:
+def _describe(port: Port) -> list[str]:
     lines = [f"{port.name}, {port.type}"]
     for i, dim in enumerate(port.dims):
         state = f"fixed ({dim})" if isinstance(dim, int) else f"dynamic ({dim or 'unnamed'})"
         lines.append(f"Dimension {i}: {state}")
-    return "\n".join(lines)
+    return lines
 
 
 def _radius(info: ModelInfo) -> str:

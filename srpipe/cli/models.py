@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from srpipe.api import bundled_models, read_model_metadata
 from srpipe.settings import DEFAULT_MODEL
+from srpipe.terminal import as_lines
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -36,7 +37,6 @@ def run(_options: argparse.Namespace) -> int:
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS) - 1)]
-    for row in rows:
-        cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)]
-        print("  ".join([*cells, row[-1]]))
+    cells = ([f"{c:{w}}" for c, w in zip(row, widths, strict=False)] for row in rows)
+    print(as_lines("  ".join([*some, row[-1]]) for some, row in zip(cells, rows, strict=True)))
     return 0

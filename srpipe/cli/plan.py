@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from srpipe.cli.enhance import add_job_arguments, job_settings
 from srpipe.io.space import format_bytes
 from srpipe.progress import format_seconds
+from srpipe.terminal import as_lines
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -67,4 +68,4 @@ def describe(report: PlanReport) -> str:
                  f"{format_bytes(report.free_disk_bytes)} free"),
     ]  # fmt: skip
     text = [f"{name + ':':<8} {value}" for name, value in lines]
-    return "\n".join(text + [f"warning: {warning}" for warning in report.warnings])
+    return as_lines(text + [f"warning: {warning}" for warning in report.warnings])

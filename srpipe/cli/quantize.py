@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from srpipe.terminal import as_lines
+
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
     from srpipe.models.quantize import QuantizeReport
@@ -71,4 +73,4 @@ def describe(report: QuantizeReport) -> str:
         lines.append("  INT8 is no faster on this machine: keep the float32 model.")
     if not report.is_accurate:
         lines.append("  It differs from float32 by more than it should: look at its results first.")
-    return "\n".join(lines)
+    return as_lines(lines)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from srpipe.io.job_status import JobStatus, SlabStatus, read_job_status
 from srpipe.io.space import format_bytes
 from srpipe.progress import format_seconds
+from srpipe.terminal import as_lines
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -59,7 +60,7 @@ def _describe(status: JobStatus) -> str:
         lines.append(f"  last checkpoint: {format_seconds(status.checkpoint_age_s)} ago")
     lines += [_describe_slab(slab, len(status.slabs)) for slab in status.slabs]
     lines += [f"  {name}: {value}" for name, value in status.job.items()]
-    return "\n".join(lines)
+    return as_lines(lines)
 
 
 def _describe_slab(slab: SlabStatus, count: int) -> str:

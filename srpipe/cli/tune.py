@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING
 
 from srpipe.settings import DEFAULT_MODEL, Settings, parse_bytes
+from srpipe.terminal import as_lines, say
 
 if TYPE_CHECKING:
     from srpipe.cli.types import Commands
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         check_plot(options.plot)
     if not options.json:
         limit = "a few minutes" if options.full else "some 20 seconds"
-        print(f"Measuring {options.model}: {limit} …", file=sys.stderr, flush=True)
+        say(f"Measuring {options.model}: {limit} …")
     report = tune_model(settings, sweep=options.full)
     if options.plot is not None:
         draw(report, options.plot)
@@ -96,7 +96,7 @@ def describe(report: TuneReport) -> str:
         text.append(
             f"The choice has {report.choice_of_best:.1%} of the speed of the best of {all_there_is}."
         )
-    return "\n".join(text)
+    return as_lines(text)
 
 
 def _cells(line: Line) -> tuple[str, ...]:

@@ -189,7 +189,8 @@ def _init(ray: Any, **options: Any) -> None:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if handler is not None:  # else it is not Python's, and cannot be put back
+                signal.signal(number, handler)
 
 
 def _connect_in_time(ray: Any, address: str) -> None:

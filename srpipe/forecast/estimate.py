@@ -16,6 +16,7 @@ from srpipe.api import PathLike, prepare
 from srpipe.errors import RequestError, SrpipeError
 from srpipe.forecast.report import PlanReport
 from srpipe.forecast.sample import Cells, read_cells, sample_plan
+from srpipe.forks import note_work
 from srpipe.io.space import available_memory_bytes, format_bytes, free_disk_bytes
 from srpipe.models.rewrite.verdict import Rewritten, graph_info
 from srpipe.plan.geometry import Size
@@ -80,6 +81,7 @@ def estimate(
         RunError: the sample failed, as the job would.
         Interrupted: ``stop`` asked for it.
     """
+    note_work()
     for end in (src, dst):
         if is_url(os.fspath(end)):
             raise RequestError(

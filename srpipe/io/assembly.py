@@ -68,9 +68,7 @@ def _nothing(plan: Plan) -> Any:
     """An image that takes the fields of the output."""
     written = plan.written
     pixel = np.zeros((1, 1, written.bands), written.numpy_dtype)
-    return pyvips.Image.new_from_array(pixel).copy(
-        interpretation=interpretation(written, plan.output)
-    )
+    return pyvips.Image.new_from_array(pixel).copy(interpretation=interpretation(written))
 
 
 def _stacked(images: list[Any]) -> Any:

@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from srpipe.io.small_files import read_json
+
 
 def cache_folder(kind: str) -> Path | None:
     """The folder for one kind of thing, made if it has to be; None where there is none to read.
@@ -35,7 +37,7 @@ def read_cached_json(kind: str, name: str) -> Any:
     if folder is None:
         return None
     try:
-        return json.loads((folder / f"{name}.json").read_bytes())
+        return read_json(folder / f"{name}.json")
     except (OSError, ValueError):
         return None
 

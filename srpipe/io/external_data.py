@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from srpipe.errors import ModelError
+from srpipe.io.small_files import open_regular
 
 # Where tensors are, as paths of field numbers: ModelProto.graph, GraphProto.initializer, …
 _MODEL = {7: "graph", 25: "function"}
@@ -28,6 +29,7 @@ _INSIDE = {
     "tensor": {13: "entry"},
 }  # fmt: skip
 _MAX_DEPTH = 64
+_MAX_BYTES = 2**31  # of a protobuf
 _CHUNK_BYTES = 1 << 20
 
 
@@ -39,7 +41,9 @@ def external_files(model: str) -> list[str]:
         OSError: the file cannot be read.
     """
     try:
-        with open(model, "rb") as file:
+        with os.fdopen(open_regular(model), "rb") as file:
+            if os.fstat(file.fileno()).st_size > _MAX_BYTES:
+                raise ValueError("no protobuf")
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         locations = set(_locations(content, "model", 0))
     except (ValueError, IndexError):
@@ -59,7 +63,7 @@ def hash_model(model: str) -> str:
     files = (model, *external_files(model))
     try:
         for path in files:
-            with open(path, "rb") as file:
+            with os.fdopen(open_regular(path), "rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
                     sha256.update(chunk)
     except OSError as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
 from typing import Any
 
 from srpipe.io.colour_management import show_no_more
 from srpipe.io.geotiff import enlarged, read_georeference, with_nodata
 from srpipe.io.resize import resize_image
 from srpipe.io.source import carry_fields
-from srpipe.io.tiff_directory import add_tags
+from srpipe.io.tiff_directory import Tag, add_tags
 from srpipe.io.tiff_metadata import photograph_tags
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.job import Plan
@@ -26,15 +27,20 @@ _INTERPRETATIONS = {
     (3, "float32"): "scrgb",
 }
 
+# Their pixels depend on how their colors are stored.
+_OWN_COLORS = ("jpeg", "webp", "jp2k")
+_PHOTOMETRIC, _EXTRA_SAMPLES, _SHORT = 262, 338, 3
+_BLACK_IS_ZERO, _RGB, _ALPHA = 1, 2, 2
 
-def interpretation(image: ImageInfo, spec: OutputSpec) -> str:
-    """The output's colour space, by libvips' name."""
-    if image.is_picture:
+
+def interpretation(image: ImageInfo) -> str:
+    """The output's colour space, by libvips' name.
+
+    In all of them but multiband, libvips takes a band after the colours for alpha when it resizes.
+    """
+    if image.is_picture and not image.others:
         return _INTERPRETATIONS[image.colours, image.dtype]
-    if image.interpretation == "multiband" and spec.format.name == "TIFF":
-        # libvips would write it as RGB and alpha.
-        return _INTERPRETATIONS[1, image.dtype]
-    return image.interpretation
+    return "multiband"
 
 
 def finish_image(plan: Plan, pixels: Any) -> Any:
@@ -47,7 +53,7 @@ def finish_image(plan: Plan, pixels: Any) -> Any:
     Raises:
         pyvips.Error: the input's header cannot be read any more.
     """
-    image = pixels.copy(interpretation=interpretation(plan.written, plan.output))
+    image = pixels.copy(interpretation=interpretation(plan.written))
     if plan.part == "pixels":
         return image
     if plan.outscale is not None:
@@ -77,4 +83,17 @@ def add_metadata(plan: Plan, path: str | os.PathLike[str], image: Any) -> None:
     tags = with_nodata(tags, plan.written.nodata, plan.written.dtype)
     place = enlarged(tags, scale, part.left, part.top)
     tags = photograph_tags(plan.image.path, image, size) if plan.output.keeps_exif else ()
-    add_tags(path, (*place, *tags))
+    add_tags(path, (*place, *tags), _band_tags(plan.written, plan.output))
+
+
+def _band_tags(image: ImageInfo, spec: OutputSpec) -> tuple[Tag, ...]:
+    """What the bands are, where libvips writes something else: it takes all after RGB for alpha."""
+    if spec.parsed.get("compression") in _OWN_COLORS or (image.is_picture and not image.others):
+        return ()
+    colors = 3 if image.content == "RGB" else 1
+    extra = [_ALPHA if i == image.alpha_band else 0 for i in range(colors, image.bands)]
+    photometric = _RGB if image.content == "RGB" else _BLACK_IS_ZERO
+    return tuple(
+        Tag(number, _SHORT, len(values), struct.pack(f"<{len(values)}H", *values))
+        for number, values in ((_PHOTOMETRIC, [photometric]), (_EXTRA_SAMPLES, extra))
+    )

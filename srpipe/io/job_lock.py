@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from srpipe.errors import JobError
+from srpipe.forks import close_in_forks
 
 LOCK_FILE = "srpipe.lock"
 HEARTBEAT_S = 5.0
@@ -61,6 +62,7 @@ class JobLock:
             self._descriptor = _take(folder, end_s)
             try:
                 self._sign(folder)
+                close_in_forks(self)
                 return
             except JobError:
                 if time.monotonic() > end_s:
@@ -98,7 +100,12 @@ class JobLock:
         """Let go of the lock."""
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, 0)
-        os.close(self._descriptor)
+        self.close()
+
+    def close(self) -> None:
+        """Leave the lock to the processes that have inherited it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
 
 def read_owner(folder: Path) -> Owner | None:

@@ -12,9 +12,10 @@ from typing import Any
 
 from srpipe.io.cache import read_cached_json, write_cached_json
 from srpipe.io.external_data import hash_model
-from srpipe.io.model_sidecar import complete_metadata, sidecar_path
+from srpipe.io.model_sidecar import MAX_SIDECAR_BYTES, complete_metadata, sidecar_path
 from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import processor_name
+from srpipe.io.small_files import read_small
 from srpipe.plan.model_info import ModelInfo
 from srpipe.settings import ValueRange
 
@@ -48,7 +49,7 @@ class KnownModel:
         facts = {
             "content": self._content,
             "name": Path(path).name,
-            "sidecar": _content_hash(sidecar_path(path)),
+            "sidecar": _digest_of(sidecar_path(path)),
             "value range": value_range,
             "device": device,
             "processor": processor_name(),
@@ -94,8 +95,8 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _content_hash(path: Path) -> str:
+def _digest_of(sidecar: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_small(sidecar, MAX_SIDECAR_BYTES)).hexdigest()
     except OSError:
         return ""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from srpipe.io.small_files import parse_json, read_small
 from srpipe.plan.model_metadata import read_foreign
 
 logger = logging.getLogger(__name__)
 
 # OpenModelDB's entries take a few kB.
-_MAX_SIDECAR_BYTES = 1_000_000
+MAX_SIDECAR_BYTES = 1_000_000
 
 
 def complete_metadata(path: str, props: Mapping[str, str]) -> dict[str, str]:
@@ -34,23 +34,26 @@ def sidecar_path(path: str) -> Path:
 
 def read_sidecar(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None, with a warning, if it is damaged, and None without one."""
-    if not path.is_file():
+    content = sidecar_content(path)
+    if content is None:
         return None
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_SIDECAR_BYTES + 1)
-    except OSError as error:
-        logger.warning("%s cannot be read (%s): it is ignored.", path, error.strerror)
-        return None
-    if len(content) > _MAX_SIDECAR_BYTES:
-        logger.warning("%s is too large to describe a model: it is ignored.", path)
-        return None
-    try:
-        sidecar = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        sidecar = parse_json(content)
+    except ValueError as error:
         logger.warning("%s is no JSON (%s): it is ignored.", path, error)
         return None
     return sidecar if isinstance(sidecar, dict) else None
+
+
+def sidecar_content(path: Path) -> bytes | None:
+    """What is in a file that may describe a model; None, with a warning, if it cannot be read."""
+    try:
+        return read_small(path, MAX_SIDECAR_BYTES)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        logger.warning("%s cannot be read (%s): it is ignored.", path, error.strerror)
+        return None
 
 
 def warn_of_other_scale(path: str, metadata: Mapping[str, str], scale: int) -> None:

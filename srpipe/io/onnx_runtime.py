@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 
-# From version 1.29 on it reports to its maker, and leaves files, unless told not to when loaded.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime as ort
+_QUIETLY = "ORT_DISABLE_TELEMETRY"
+
+# From version 1.29 on it reports to its maker, and leaves files, unless told not to when loaded. What
+# the caller starts later is not told.
+_said = os.environ.get(_QUIETLY)
+os.environ.setdefault(_QUIETLY, "1")
+try:
+    import onnxruntime as ort
+finally:
+    if _said is None:
+        del os.environ[_QUIETLY]
 
 if not hasattr(ort, "InferenceSession"):
     raise ImportError(

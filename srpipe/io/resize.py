@@ -16,7 +16,7 @@ _KERNEL = "lanczos3"
 _LEAST_WEIGHT = 0.5
 
 
-def resize_image(image: Any, size: Size, no_data: NoData | None) -> Any:
+def resize_image(image: Any, size: Size, no_data: NoData | None = None) -> Any:
     """Resize a libvips image, row by row as it comes.
 
     Computed in float and rounded once. Smaller: Lanczos with three lobes; larger: libvips then

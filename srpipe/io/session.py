@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from srpipe.errors import DeviceError, InferenceError, ModelError, OutOfMemoryError
+from srpipe.forks import keep_in_forks, refuse_in_fork
 from srpipe.io.binding import Batch, Binding, DeviceBinding, HostBinding, Tensor
 from srpipe.io.devices import Device, Provider
 from srpipe.io.external_data import external_files
@@ -57,10 +58,12 @@ class Session:
         self._path = path
         self._content = content
         self._threads = threads
+        refuse_in_fork()
         wanted = Device.parse(device)
         wanted.prepare()
         providers = wanted.providers(path, threads)
         self._session = self._load(wanted, providers)
+        keep_in_forks(self._session)
         names = {name for name, _ in providers}
         if dropped := names - set(self._session.get_providers()):
             raise wanted.error(f"ONNX Runtime dropped {', '.join(sorted(dropped))}")

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 
 from srpipe.errors import InputError, ReadError, SettingsError
+from srpipe.forks import refuse_in_fork
 from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
-from srpipe.io.tiff_header import read_tiff_header
+from srpipe.io.metadata_size import check_metadata
+from srpipe.io.small_files import check_name
+from srpipe.io.tiff_header import TiffHeader, read_tiff_header
 from srpipe.io.to_rgb import CONVERTED, to_rgb
 from srpipe.io.vips import DTYPES, VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import Rect, Size
-from srpipe.plan.image_info import MAX_BANDS, ImageInfo, Shown
+from srpipe.plan.image_info import MAX_BANDS, ImageInfo, Shown, guess_content
 from srpipe.plan.nodata import read_value
 from srpipe.plan.pixels import PixelDtype, limits
 from srpipe.settings import ColorManagement, NoDataWish
@@ -68,7 +71,9 @@ def read_image_info(
         InputError: missing, not an image, or of a kind srpipe does not take.
         SettingsError: its type does not hold ``nodata``.
     """
+    refuse_in_fork()
     name = os.fspath(path)
+    check_name(name, InputError)
     if not os.path.exists(name):
         raise InputError(f"{name} does not exist: check the path.")
     if os.path.isdir(name):
@@ -79,6 +84,7 @@ def read_image_info(
         raise InputError(f"{name} is no regular file: save what comes from it to a file first.")
     if os.path.getsize(name) == 0:
         raise InputError(f"{name} is empty (0 bytes): copy or export it again.")
+    check_metadata(name)
     try:
         image = _open_as_it_is(name, untrusted=allow_untrusted)
         # libvips' own format does not say what read it.
@@ -108,6 +114,7 @@ def _has_doubles(name: str) -> bool:
 def _describe(
     name: str, image: Any, loader: str, color_management: ColorManagement, wish: NoDataWish
 ) -> ImageInfo:
+    header = read_tiff_header(name) if loader.startswith("tiffload") else None
     space = image.interpretation
     image = to_rgb(image)
     if image.format not in DTYPES:
@@ -117,7 +124,7 @@ def _describe(
         )
     nodata = None
     if space not in CONVERTED:
-        nodata = _find_nodata(name, loader, DTYPES[image.format], wish)
+        nodata = _find_nodata(name, header, DTYPES[image.format], wish)
     shown = how_to_show(image, color_management, convertible=nodata is None)
     if color_management == "srgb" and shown != "srgb" and image.get_typeof("icc-profile-data"):
         why = (
@@ -139,36 +146,45 @@ def _describe(
     fields = image.get_fields()
     # libvips reads these as a jumble, or not at all.
     unreadable = "tile-width" in fields or (image.bands > 1 and image.interpretation in _GREYS)
-    if loader.startswith("tiffload") and unreadable and read_tiff_header(name).separate:
+    if header and unreadable and header.separate:
         raise InputError(
             f"{name} stores its {image.bands} bands one after another, which srpipe cannot read: save "
             "it pixel by pixel (gdal_translate -co INTERLEAVE=PIXEL) first."
         )
     untrusted = is_untrusted(loader)
+    content, alpha_band = (
+        header.tell_bands(image.bands)
+        if header
+        else guess_content(image.bands, image.interpretation)
+    )
     return ImageInfo(
         path=name,
         size=Size(image.width, image.height),
         bands=image.bands,
+        content=content,
+        alpha_band=alpha_band,
         dtype=DTYPES[image.format],
         interpretation=image.interpretation,
         icc_bytes=len(image.get("icc-profile-data")) if "icc-profile-data" in fields else 0,
         loader=loader,
         untrusted=untrusted,
         decoded_whole="interlaced" in fields or loader.startswith(_WHOLE_LOADERS),
-        pages=_count_pages(name, image, untrusted=untrusted) if "n-pages" in fields else 1,
+        pages=header.pages if header else image.get("n-pages") if "n-pages" in fields else 1,
         identity=identify_file(name),
         converted_from=CONVERTED.get(space, ""),
         shown=shown,
+        remarks=header.remarks if header else (),
         nodata=nodata,
     )
 
 
-def _find_nodata(name: str, loader: str, dtype: PixelDtype, wish: NoDataWish) -> float | None:
+def _find_nodata(
+    name: str, header: TiffHeader | None, dtype: PixelDtype, wish: NoDataWish
+) -> float | None:
     if wish == "none":
         return None
     if wish is None:
-        said = read_tiff_header(name).nodata if loader.startswith("tiffload") else None
-        return read_value(said, dtype)
+        return read_value(header.nodata if header else None, dtype)
     value = read_value(wish, dtype)
     if value is None and not (math.isnan(wish) and dtype == "float32"):
         lowest, highest = limits(dtype)
@@ -178,16 +194,6 @@ def _find_nodata(name: str, loader: str, dtype: PixelDtype, wish: NoDataWish) ->
             + "; use another, or none."
         )
     return value
-
-
-def _count_pages(name: str, image: Any, *, untrusted: bool) -> int:
-    pages = int(image.get("n-pages"))
-    if pages > 1:
-        second = _open(name, untrusted=untrusted, page=1)
-        # The levels of a pyramid are pages too.
-        if second.width <= image.width // 2 + 1 and second.height <= image.height // 2 + 1:
-            return 1
-    return pages
 
 
 def carry_fields(info: ImageInfo, image: Any, scale: float) -> Any:

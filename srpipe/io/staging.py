@@ -46,6 +46,7 @@ from srpipe.io.job_place import job_place, split_options, strip_file_scheme
 from srpipe.io.job_record import PLAN_FILE, is_finished_output
 from srpipe.io.output_place import refuse_existing
 from srpipe.io.remote import RemoteInfo, RemoteObject
+from srpipe.io.small_files import read_json
 from srpipe.io.space import format_bytes, free_disk_bytes
 from srpipe.plan.output import parse_output
 from srpipe.plan.url import is_url, url_key, url_name
@@ -335,6 +336,6 @@ def _run_heeding(upload: Callable[[], None], stop: StopRequest) -> None:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path, follow=False)
     except (OSError, ValueError):
         return None

@@ -1,17 +1,20 @@
 """Directories of a TIFF: their tags, read from any file or EXIF block, and added to finished files.
 
-The first directory of a finished file is written once more at its end, with the tags added, and the
-header then points there: the pixels, and every other directory, stay where they are (TIFF Revision 6.0,
-Adobe 1992, section 2; libtiff's description of BigTIFF).
+The directories of a finished file that get tags are written once more at its end, and the header then
+points there: the pixels stay where they are (TIFF Revision 6.0, Adobe 1992, section 2; libtiff's
+description of BigTIFF).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
+
+import numpy as np
 
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
                16: 8, 17: 8, 18: 8}  # fmt: skip
@@ -19,6 +22,7 @@ TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 _NUMBER_BYTES = TYPE_BYTES | {5: 4, 10: 4}
 _LONG, _IFD8 = 4, 18
 _POINTERS = (34665, 34853, 40965)
+_SUB_IFDS = 330
 # Damaged counts must not be believed.
 _MAX_ENTRIES = 4096
 _MAX_BYTES = 16_000_000
@@ -62,6 +66,7 @@ class Form:
         self.field_bytes = 8 if big else 4
         self.header_bytes = 16 if big else 8
         self.most_bytes = 2**64 - 1 if big else 2**32 - 1
+        self._left_bytes = _MAX_BYTES
 
     def unpack(self, form: str, file: BinaryIO) -> int:
         """The next number of a file."""
@@ -88,8 +93,14 @@ class Form:
         return entries, self.unpack(self.offset, file)
 
     def data(self, entry: Entry, file: BinaryIO) -> bytes:
-        """An entry's values, little-endian."""
-        data = self.value(entry, file, _MAX_BYTES)
+        """An entry's values, little-endian.
+
+        Raises:
+            ValueError: they end early, or are, with all that was read before, too many: any number of
+                entries may lead to the same bytes.
+        """
+        data = self.value(entry, file, self._left_bytes)
+        self._left_bytes -= len(data)
         return data if self.order == "<" else _swapped(data, _NUMBER_BYTES[entry.kind])
 
     def value(self, entry: Entry, file: BinaryIO, most_bytes: int | None = None) -> bytes:
@@ -146,7 +157,7 @@ class Form:
 
 
 def _swapped(data: bytes, size: int) -> bytes:
-    return b"".join(data[i : i + size][::-1] for i in range(0, len(data), size))
+    return np.frombuffer(data, f">u{size}").astype(f"<u{size}").tobytes()
 
 
 def read_tags(
@@ -170,45 +181,89 @@ def read_tags(
         ]
         for number in directories:
             if number in by_number:
-                pointer = int.from_bytes(form.data(by_number[number], file), "little")
-                inside, _ = form.directory(file, pointer)
-                tags = tuple(
-                    Tag(e.number, e.kind, e.count, form.data(e, file))
-                    for e in inside
-                    if e.number not in _POINTERS
-                )
-                found += [Tag(number, _LONG, 1, directory=tags)] if tags else []
+                with contextlib.suppress(ValueError):  # more than anybody has: left out
+                    tags = _inside(form, form.data(by_number[number], file), file)
+                    found += [Tag(number, _LONG, 1, directory=tags)] if tags else []
         return tuple(found)
     except (KeyError, ValueError, OverflowError, OSError, struct.error):
         return ()  # damaged: offsets may lead anywhere
 
 
-def add_tags(path: str | os.PathLike[str], tags: tuple[Tag, ...]) -> None:
+def _inside(form: Form, pointer: bytes, file: BinaryIO) -> tuple[Tag, ...]:
+    entries, _ = form.directory(file, int.from_bytes(pointer, "little"))
+    return tuple(
+        Tag(e.number, e.kind, e.count, form.data(e, file))
+        for e in entries
+        if e.number not in _POINTERS
+    )
+
+
+def add_tags(
+    path: str | os.PathLike[str], tags: tuple[Tag, ...], everywhere: tuple[Tag, ...] = ()
+) -> None:
     """Add tags to the first image of a TIFF, in place of any it has of them.
 
     Args:
         path: a whole TIFF or BigTIFF.
         tags: to add.
+        everywhere: to add to all images, such as the levels of a pyramid.
 
     Raises:
         OSError: it cannot be written, or would be too large for a TIFF that is no BigTIFF.
     """
-    if not tags:
+    if not (tags or everywhere):
         return
     with open(path, "r+b") as file:
         form = Form(file)
-        entries, following = form.first_directory(file)
-        numbers = {tag.number for tag in tags}
-        entries = [entry for entry in entries if entry.number not in numbers]
+        directories = [form.first_directory(file)]
+        while everywhere and directories[-1][1]:
+            directories.append(form.directory(file, directories[-1][1]))
+        following = directories[-1][1]
         file.seek(0, os.SEEK_END)
         try:
-            entries += [form.write(tag, file) for tag in tags]
-            place = struct.pack(form.offset, form.write_directory(entries, following, file))
+            for i, (entries, _) in reversed(list(enumerate(directories))):
+                wanted = (tags if i == 0 else ()) + everywhere
+                following = _write_again(form, file, entries, wanted, following, everywhere)
+            place = struct.pack(form.offset, following)
         except struct.error:
             raise OSError(None, "its metadata do not fit: write [bigtiff]") from None
         file.flush()
         file.seek(form.header_offset)
         file.write(place)
+
+
+def _write_again(
+    form: Form,
+    file: BinaryIO,
+    entries: list[Entry],
+    tags: tuple[Tag, ...],
+    following: int,
+    inside: tuple[Tag, ...] = (),
+) -> int:
+    """Write a directory at the end, with ``tags`` added; those of SubIFDs get those of ``inside``."""
+    if inside:
+        tags += tuple(
+            _write_inside(form, file, entry, inside)
+            for entry in entries
+            if entry.number == _SUB_IFDS
+        )
+    numbers = {tag.number for tag in tags}
+    entries = [entry for entry in entries if entry.number not in numbers]
+    file.seek(0, os.SEEK_END)
+    entries += [form.write(tag, file) for tag in tags]
+    return form.write_directory(entries, following, file)
+
+
+def _write_inside(form: Form, file: BinaryIO, entry: Entry, tags: tuple[Tag, ...]) -> Tag:
+    width = TYPE_BYTES[entry.kind]
+    data = form.data(entry, file)
+    places = [int.from_bytes(data[i : i + width], "little") for i in range(0, len(data), width)]
+    moved = b""
+    for place in places:
+        entries, following = form.directory(file, place)
+        place = _write_again(form, file, entries, tags, following)
+        moved += place.to_bytes(width, "little")
+    return Tag(entry.number, entry.kind, entry.count, moved)
 
 
 def _end(file: BinaryIO) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +24,13 @@ import numpy.typing as npt
 from srpipe.errors import InputError
 from srpipe.io.tiff_directory import TYPE_BYTES, Entry, Form
 from srpipe.plan.geometry import Size
+from srpipe.plan.image_info import Content
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _OLD_JPEG = 6
+_ALPHAS = (1, 2)
+# By PhotometricInterpretation; of CMYK and inks only the usual four.
+_COLORS = {2: 3, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3, 32845: 3, 34892: 3}
 _NODATA, _GDAL_METADATA = 42113, 42112
 # Profile, XMP, Photoshop's and IPTC: tifffile loads them only when asked.
 _NOT_LOADED = (700, 33723, 34377, 34675, 37724)
@@ -121,6 +126,51 @@ class TiffHeader:
         """The largest page or SubIFD, if it is larger than the first page."""
         largest = max(self.others, key=lambda p: p.size.pixels, default=None)
         return largest if largest and largest.size.pixels > self.size.pixels else None
+
+    @property
+    def colors(self) -> int:
+        """Samples that the photometric interpretation speaks of; those after them are extra."""
+        return min(_COLORS.get(self.photometric, 1), self.samples)
+
+    def tell_bands(self, bands: int) -> tuple[Content, int | None]:
+        """What the bands are of the image that libvips makes of it, and which of them is alpha.
+
+        GDAL's color interpretation comes before ExtraSamples, which TIFF has.
+
+        Args:
+            bands: of the image: a palette has become RGB, CMYK may have.
+        """
+        roles = dict(enumerate(self.extra_samples, self.samples - len(self.extra_samples)))
+        alphas = [i for i, kind in roles.items() if kind in _ALPHAS and i >= self.colors]
+        told = _color_roles(self.gdal_metadata)
+        alphas = [i for i in alphas if told.get(i, "alpha") == "alpha"]
+        alphas += [i for i, role in told.items() if role == "alpha" and i not in alphas]
+        alpha = bands - self.samples + min(alphas) if alphas else None
+        extra = self.samples - self.colors
+        rgb = [told.get(i) for i in range(3)] == ["red", "green", "blue"]
+        other = any(told.get(i, color) != color for i, color in enumerate(("red", "green", "blue")))
+        if bands - extra == 3 and not (self.photometric in (2, 6) and other):
+            return "RGB", alpha
+        if rgb and bands == self.samples:
+            return "RGB", alpha
+        if bands - extra == 1 and extra == len(alphas) <= 1:
+            return "grey", alpha
+        # Who knows no other word for a band calls all of them alpha.
+        return "data", alpha if alphas == [self.samples - 1] else None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is left out of the file when its first page is read, each a clause."""
+        said = []
+        if self.is_reduced or self.larger:
+            what = (
+                "calls its first page a reduced version" if self.is_reduced else "has larger pages"
+            )
+            larger = f"; {self.larger.name} has {self.larger.size}" if self.larger else ""
+            said.append(f"{what}: only that page, of {self.size} pixels, is enhanced{larger}")
+        if self.mask:
+            said.append(f"has a mask ({self.mask.name}), which is left out")
+        return tuple(said)
 
     @property
     def across(self) -> int:
@@ -324,6 +374,20 @@ def _alike(values: Any, default: int) -> int:
         return default
     values = values if isinstance(values, tuple) else (values,)
     return int(values[0]) if len(set(values)) == 1 else 0
+
+
+def _color_roles(gdal_metadata: str) -> dict[int, str]:
+    """By sample: the color interpretation that GDAL keeps, in lower case."""
+    roles: dict[int, str] = {}
+    if "<!" in gdal_metadata:
+        return roles  # GDAL writes none, and entities may grow without bound
+    try:
+        for item in ElementTree.fromstring(gdal_metadata):
+            if item.get("name") == "COLORINTERP":
+                roles[int(item.get("sample", "-1"))] = (item.text or "").strip().lower()
+    except (ElementTree.ParseError, ValueError):
+        return {}
+    return roles
 
 
 def _text(page: Any, number: int) -> str:

@@ -6,6 +6,7 @@ It is the npm package of one version, known by its hash, whoever hands it out.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from srpipe.errors import InputError, RequestError
 from srpipe.io.cache import cache_folder, write_cached
+from srpipe.io.small_files import read_small
 
 VERSION = "6.1.1"
 INTEGRITY = (
@@ -51,7 +53,7 @@ def load_viewer(package: str | None = None) -> ViewerScript:
     """
     if package is not None:
         try:
-            content = Path(package).read_bytes()
+            content = read_small(package, _MAX_BYTES)
         except OSError as error:
             raise InputError(
                 f"{package} cannot be read ({error.strerror}): check the path."
@@ -63,10 +65,11 @@ def load_viewer(package: str | None = None) -> ViewerScript:
             )
         return _unpack(content)
     folder = cache_folder(_KIND)
-    if folder is not None and (folder / _FILE).is_file():
-        content = (folder / _FILE).read_bytes()
-        if _is_genuine(content):
-            return _unpack(content)
+    if folder is not None:
+        with contextlib.suppress(OSError):
+            content = read_small(folder / _FILE, _MAX_BYTES)
+            if _is_genuine(content):
+                return _unpack(content)
     content = _fetch()
     write_cached(_KIND, _FILE, content)
     return _unpack(content)
@@ -78,7 +81,8 @@ def registry() -> str:
         if os.environ.get(name):
             return os.environ[name].rstrip("/")
     try:
-        lines = Path(os.environ.get("NPM_CONFIG_USERCONFIG") or Path.home() / ".npmrc").read_text()
+        settings = os.environ.get("NPM_CONFIG_USERCONFIG") or Path.home() / ".npmrc"
+        lines = read_small(settings, _MAX_BYTES).decode()
     except (OSError, RuntimeError, ValueError):  # RuntimeError: there is no home
         return _DEFAULT_REGISTRY
     for line in lines.splitlines():

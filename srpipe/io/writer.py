@@ -52,7 +52,7 @@ def check_options(spec: OutputSpec, image: ImageInfo) -> None:
         OutputError: it does not; the message says why.
     """
     pixels = pyvips.Image.black(16, 16, bands=image.bands).cast(FORMATS[image.dtype])
-    pixels = pixels.copy(interpretation=interpretation(image, spec))
+    pixels = pixels.copy(interpretation=interpretation(image))
     try:
         with tempfile.TemporaryDirectory() as folder:
             save_image(pixels, spec, os.path.join(folder, f"a{Path(spec.path).suffix.lower()}"))

@@ -17,6 +17,7 @@ from pathlib import Path
 import onnx
 
 from srpipe.errors import ModelError, OutputError
+from srpipe.forks import note_work
 from srpipe.io.binding import Tensor
 from srpipe.io.model_probe import probe_model
 from srpipe.models.graph import check_target, save_graph
@@ -78,6 +79,7 @@ def convert_model(
             names the node or layer in the way), or the result does not do what the source does.
         OutputError: the target exists or cannot be written.
     """
+    note_work()
     path = check_target(target, overwrite=overwrite)
     found = open_source(Path(source), None if weights is None else Path(weights))
     tile, done = found.tile(), list(found.done)

@@ -16,6 +16,7 @@ from typing import Any
 import onnx
 
 from srpipe.errors import ModelError, OutputError, SettingsError
+from srpipe.forks import note_work
 from srpipe.io.model_probe import probe_model
 from srpipe.io.processor import available_cores
 from srpipe.models.calibration import choose_tiles, share_out
@@ -107,6 +108,7 @@ def quantize_model(
         SettingsError: an argument is out of range.
         InferenceError: the model failed on a tile.
     """
+    note_work()
     _check_arguments(n_tiles, tile_size)
     path, goal = find_model(source), Path(target)
     if goal.exists() and goal.samefile(path):

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from srpipe.errors import ModelError
+from srpipe.io.small_files import check_name
 
 # In a wheel the models lie inside the package, in a checkout beside it.
 _FOLDERS = (Path(__file__).parent / "box", Path(__file__).parents[2] / "models")
@@ -31,6 +32,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     bundled = bundled_models()
     if name in bundled:
         return bundled[name]
+    check_name(name, ModelError)
     path = Path(name)
     looks_like_path = path.suffix.lower() == ".onnx" or os.sep in name
     if path.is_file():

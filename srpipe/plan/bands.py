@@ -43,11 +43,13 @@ def check_bands(image: ImageInfo, model: ModelInfo) -> None:
         InputError: it has neither as many channels as the image has bands, nor are these grey or
             RGB and it has 1 channel or 3.
     """
-    if image.bands == model.channels or (image.is_picture and model.channels in (1, 3)):
+    if model.channels in (image.bands, image.colours):
+        return
+    if image.is_picture and model.channels in (1, 3):
         return
     if model.channels in (1, 3):
         wanted = "grey or RGB"
-        remedy = f"use a model of {image.bands} channels, or save the bands you want as"
+        remedy = f"use a model of {image.colours} channels, or save the bands you want as"
     else:
         wanted = f"{model.channels} bands"
         remedy = "use another model, or an image of"

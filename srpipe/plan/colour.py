@@ -63,8 +63,8 @@ class ColourPath:
     black: float = 0
     lowest: float = 0
     """The pixel value that is 0 in planes."""
-    alpha: bool = False
-    """The last band is alpha, which the model does not see: colours under it are filled."""
+    alpha: int | None = None
+    """Which band is alpha, where the model does not see it: colours under it are filled."""
     no_data: NoData | None = None
     """What is empty in the image, and filled before the model sees it."""
 
@@ -99,9 +99,9 @@ class ColourPath:
     def _filled(self, pixels: Pixels) -> Pixels:
         """What models see: without anything that nobody does."""
         pixels = self.with_data(pixels)
-        if not self.alpha:
+        if self.alpha is None:
             return pixels
-        return fill(pixels, pixels[..., -1] == 0, self.bands - 1)
+        return fill(pixels, pixels[..., self.alpha] == 0, self.colours)
 
     def with_data(self, pixels: Pixels) -> Pixels:
         """The pixels with what is empty in them filled."""
@@ -179,7 +179,7 @@ class ColourPath:
         assert pixels is not None
         if self.channels >= self.colours:
             pixels = self.with_data(pixels)
-            return np.concatenate([planes, self._resized(pixels[..., self.colours :])])
+            return np.concatenate([planes, self._resized(pixels, self.colours)])
         plain = self._resized(self._filled(pixels))
         planes = plain[:3] + (planes - luma(plain[:3]))
         return np.concatenate([planes, plain[3:]])
@@ -188,8 +188,14 @@ class ColourPath:
         """What a tile is without the model: its pixels enlarged, in place of :meth:`unpack`."""
         return self._resized(self.with_data(pixels))
 
-    def _resized(self, pixels: Pixels) -> Planes:
-        return resize_plain(pixels, self.scale, self.lowest, self.highest)
+    def _resized(self, pixels: Pixels, first: int = 0) -> Planes:
+        """Bands from the first on, without the model."""
+        planes = resize_plain(pixels[..., first:], self.scale, self.lowest, self.highest)
+        if self.alpha is not None and pixels.dtype == np.float32:
+            # From 0 to 1, whatever black and white are; nothing clips it later.
+            alpha = pixels[..., self.alpha : self.alpha + 1]
+            planes[self.alpha - first] = resize_plain(alpha, self.scale, 0, 1)[0].clip(0, 1)
+        return planes
 
 
 def luma(planes: Planes) -> Planes:

@@ -30,7 +30,7 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         "input size": f"{image.identity.size_bytes} bytes",
         "input changed at": _utc(image.identity.modified_ns),
         "input content": image.identity.sha256[:16],
-        "image": f"{image.size}, {image.bands} bands, {image.dtype}, {image.interpretation}",
+        "image": f"{image.size}, {image.bands} bands, {image.dtype}, {image.kind}",
         "model": f"{Path(model.path).stem} {model.sha256[:16]}",
         "values": f"{plan.black:.17g} to {plan.white:.17g} are {low} to {high}, {order}",
         "scale": str(plan.scale),

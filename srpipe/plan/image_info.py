@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from srpipe.plan.nodata import NoData
 from srpipe.plan.pixels import PixelDtype, limits
 
 Shown = Literal["as it is", "tone", "srgb"]
+Content = Literal["grey", "RGB", "data"]
 
 MAX_BANDS = 64
 _COLOUR_SPACES = ("srgb", "rgb", "rgb16", "scrgb")
@@ -36,6 +38,10 @@ class ImageInfo:
     size: Size
     bands: int
     """1 to 64."""
+    content: Content
+    """What its bands are: grey, or RGB, and what else comes after; or data, such as a satellite's."""
+    alpha_band: int | None = None
+    """Which band is alpha, as the file says; None: none is."""
     dtype: PixelDtype
     """From the file's type, never from the values of a tile."""
     interpretation: str
@@ -54,35 +60,40 @@ class ImageInfo:
     """The colour space of the file, where it is one that is converted to sRGB."""
     shown: Shown = "as it is"
     """What models see: its numbers, these under sRGB's tone curve, or converted to sRGB."""
+    remarks: tuple[str, ...] = ()
+    """What a user should know of the file beforehand, each a clause: what is left out of it."""
     nodata: float | None = None
     """The value that means no data, of its type; None: there is none. In floats NaN and infinity mean
     it anyway."""
 
     @property
     def has_alpha(self) -> bool:
-        """Whether the last band is alpha: beside one band, or beside three that are said to be RGB."""
-        if self.bands == 2:
-            return self.interpretation != "multiband"
-        return self.bands == 4 and self.interpretation in _COLOUR_SPACES
+        """Whether one of its bands is alpha."""
+        return self.alpha_band is not None
 
     @property
     def colours(self) -> int:
-        """Bands without alpha: 1 is grey, 3 is RGB."""
-        return self.bands - self.has_alpha
+        """Bands, from the first, that are grey, RGB or data; any alpha comes after them."""
+        if self.content == "data":
+            return self.bands - self.has_alpha
+        return 1 if self.content == "grey" else 3
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """Bands after grey or RGB that are no alpha, such as near infrared."""
+        return tuple(i for i in range(self.colours, self.bands) if i != self.alpha_band)
 
     @property
     def is_picture(self) -> bool:
-        """Whether it is grey or RGB; else its bands are data, such as a satellite's, none of them
-        alpha.
-        """
-        return self.colours in (1, 3)
+        """Whether its first bands are grey or RGB; else all of them are data."""
+        return self.content != "data"
 
     @property
     def kind(self) -> str:
         """What its bands are, as people read it."""
-        if not self.is_picture:
-            return "data, no alpha"
-        return ("grey" if self.colours == 1 else "RGB") + (" + alpha" if self.has_alpha else "")
+        parts = [self.content, *(["alpha"] if self.has_alpha else [])]
+        parts += [f"{len(self.others)} more"] if self.others else []
+        return "data, no alpha" if parts == ["data"] else " + ".join(parts)
 
     @property
     def is_float(self) -> bool:
@@ -102,7 +113,7 @@ class ImageInfo:
         return NoData(
             value=self.nodata,
             together=self.colours if self.is_picture else 0,
-            alpha=self.bands - 1 if self.has_alpha else None,
+            alpha=self.alpha_band,
             dtype=self.dtype,
         )
 
@@ -128,3 +139,25 @@ class ImageInfo:
     def as_dict(self) -> dict[str, Any]:
         """All fields as plain values, for JSON."""
         return asdict(self)
+
+
+def band_names(bands: Sequence[int]) -> str:
+    """Bands as the subject of a sentence: "band 4 is", "bands 4 and 5 are"."""
+    names = [str(i + 1) for i in bands]
+    if len(names) == 1:
+        return f"band {names[0]} is"
+    return f"bands {', '.join(names[:-1])} and {names[-1]} are"
+
+
+def guess_content(bands: int, interpretation: str) -> tuple[Content, int | None]:
+    """What the bands are of a file that says no more than a color space, and which is alpha.
+
+    Args:
+        bands: how many it has.
+        interpretation: libvips' name of the color space.
+    """
+    if bands <= 2 and (bands == 1 or interpretation != "multiband"):
+        return "grey", 1 if bands == 2 else None
+    if bands == 3 or (bands == 4 and interpretation in _COLOUR_SPACES):
+        return "RGB", 3 if bands == 4 else None
+    return "data", None

@@ -172,12 +172,13 @@ class Plan:
     @property
     def colour(self) -> ColourPath:
         """How bands travel through the model."""
+        seen = bands_seen(self.image, self.model)
         lowest, highest = self.image.limits
         if self.image.is_float and not self.written.is_float:
             lowest, highest = self.black, self.white
         return ColourPath(
             bands=self.image.bands,
-            colours=bands_seen(self.image, self.model),
+            colours=seen,
             channels=self.model.channels,
             bgr=self.model.bgr,
             value_range=self.model.value_range,
@@ -187,7 +188,7 @@ class Plan:
             highest=highest,
             layout=self.model.layout,
             scale=self.scale,
-            alpha=self.image.has_alpha and bands_seen(self.image, self.model) < self.image.bands,
+            alpha=self.image.alpha_band if seen < self.image.bands else None,
             no_data=self.image.no_data,
         )
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from srpipe.errors import OutputError
 from srpipe.plan.geometry import Size
-from srpipe.plan.image_info import ImageInfo
+from srpipe.plan.image_info import ImageInfo, band_names
 from srpipe.plan.nodata import converted_value
 from srpipe.plan.pixels import PixelDtype
 
@@ -253,6 +253,11 @@ def fit_output(spec: OutputSpec, image: ImageInfo, size: Size) -> OutputSpec:
         raise OutputError(
             f"{spec.path} would have {kind}, as {image.path} has, and {holder} holds none: write "
             f"{spec.path} as .tif, or have them made integers from black to white with {depths}."
+        )
+    if image.others and not fmt.any_bands:
+        raise OutputError(
+            f"{image.path} has {image.bands} bands, of which {band_names(image.others)} no alpha, and "
+            f"{holder} holds only grey or RGB, and alpha: write {spec.path} as .tif instead."
         )
     if image.dtype == "uint16" and not fmt.sixteen_bit:
         raise OutputError(

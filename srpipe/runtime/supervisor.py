@@ -26,6 +26,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from srpipe.errors import StageError
+from srpipe.forks import close_in_forks
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.io.space import count_oom_kills, reserve_shared_memory
 from srpipe.plan.job import Plan
@@ -58,6 +59,7 @@ class StageProcess:
         self.worker = worker
         self._log_path = log_path
         self.connection, theirs = multiprocessing.Pipe()
+        close_in_forks(self.connection)
         with log_path.open("ab") as log, theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOTSTRAP, str(theirs.fileno()), f"srpipe-{name}"],

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from srpipe.errors import InputError, JobError, OutputError
+from srpipe.forks import note_work
 from srpipe.io.job_folder import REMOTE_FOLDER, lock_folder
 from srpipe.io.job_lock import LOCK_FILE, JobLock
 from srpipe.io.job_place import JobPlace, job_place
@@ -217,6 +218,7 @@ def assemble(
         JobError: slabs are missing.
         WriteError: the output cannot be written.
     """
+    note_work()
     begin_s = time.monotonic()
     place = job_place(os.fspath(dst), None if job_dir is None else os.fspath(job_dir))
     stop = stop or StopRequest()

@@ -37,6 +37,7 @@ def nominal_image(info: ModelInfo) -> ImageInfo:
         bands=bands,
         dtype="uint8",
         interpretation="srgb" if bands == 3 else "multiband",
+        content="RGB" if bands == 3 else "data",
         icc_bytes=0,
         loader="tiffload",
         pages=1,

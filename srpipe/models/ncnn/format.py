@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srpipe.errors import ModelError
+from srpipe.io.small_files import read_small
 
 Number = int | float
 Values = npt.NDArray[np.float32]
@@ -21,6 +22,7 @@ _MAGIC = 7767517
 _FLOAT16_FLAG = 0x01306B47
 _INT8_FLAG = 0x000D4B38
 _WORD_BYTES = 4
+_MAX_BYTES = 2**31  # as much as the ONNX model can take that becomes of it
 _INT32, _FLOAT32 = np.iinfo(np.int32), np.finfo(np.float32)
 # Keys at or below it hold arrays; the array's own key is what lies beyond.
 _FIRST_ARRAY_KEY = -23300
@@ -83,7 +85,7 @@ def read_param(path: Path) -> list[Layer]:
         ModelError: missing, binary, damaged, or no .param file; the message names the line.
     """
     try:
-        content = path.read_bytes()
+        content = read_small(path, _MAX_BYTES)
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror}): check the path.") from None
     if content[:_WORD_BYTES] == _MAGIC.to_bytes(_WORD_BYTES, "little"):
@@ -161,7 +163,7 @@ class Weights:
             ModelError: it cannot be read.
         """
         try:
-            self._content = path.read_bytes()
+            self._content = read_small(path, _MAX_BYTES)
         except OSError as error:
             raise ModelError(f"{path} cannot be read ({error.strerror}): check the path.") from None
         self._path = path

@@ -16,6 +16,7 @@ from srpipe.io.cache import cache_folder, read_cached_json, write_cached, write_
 from srpipe.io.external_data import hash_model
 from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import processor_name
+from srpipe.io.small_files import read_small
 from srpipe.plan.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 # To be raised with every change of a rewrite, or of how they are chosen.
 _VERSION = 1
 _KIND = "graphs"
+_MAX_GRAPH_BYTES = 2**31  # as much as protobuf takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def _kept_file(wanted: Rewritten) -> tuple[Path, bytes] | None:
         return None
     path = folder / f"{wanted.sha256}.onnx"
     try:
-        content = path.read_bytes()
+        content = read_small(path, _MAX_GRAPH_BYTES)
     except OSError:
         return None
     return (path, content) if hashlib.sha256(content).hexdigest() == wanted.sha256 else None
