@@ -100,7 +100,7 @@ def enhance(
     depth: int | None = None,
     outscale: float | None = None,
     region: Region | None = None,
-    edges: Edges | None = None,
+    edges: Edges = "reflect",
     mask: PathLike | None = None,
     skip_background: bool = False,
     background_levels: int = DEFAULT_BACKGROUND_LEVELS,
@@ -173,11 +173,13 @@ def enhance(
         region: left, top, width and height of the part to enhance, in pixels of the input as the file
             stores them; ``dst`` then holds that part alone. Its pixels are those of a run of the whole
             image; of a model whose results depend on the batch only with ``batch_size=1``. None: all.
-        edges: what the model sees beyond the image's border, as far as the overlap: ``reflect`` mirrors
-            the image, ``replicate`` repeats its last pixels, ``wrap`` goes on with its opposite side,
-            so that a texture that can be tiled still can. None: what the model pads with by itself.
-        mask: an image of the input's shape, of any size: what is white in it is enhanced, what is black
-            resized plainly, with a soft border; tiles all black cost almost nothing.
+        edges: what the model sees beyond the image's border, as far as it reaches: ``reflect``
+            mirrors the image, ``replicate`` repeats its last pixels, ``wrap`` goes on with its opposite
+            side, so that a texture that can be tiled still can. ``none``: what the model pads with by
+            itself, zeros mostly, which leave a rim.
+        mask: an image of the input's shape, of any size: what is white in it (255, or 1 where nothing
+            is more) is enhanced, what is black resized plainly, with a soft border; tiles all black
+            cost almost nothing.
         skip_background: resize tiles plainly that are background: those in which the values of no band
             lie further apart than ``background_levels``.
         background_levels: so many of 255.

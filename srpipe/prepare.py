@@ -23,6 +23,7 @@ from srpipe.io.writer import check_options
 from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info
 from srpipe.models.zoo import find_model
 from srpipe.plan.bands import bands_seen
+from srpipe.plan.geometry import Rect
 from srpipe.plan.grid import Grid
 from srpipe.plan.image_info import band_names
 from srpipe.plan.job import SERIAL_MAX_TILES, Plan, make_plan
@@ -94,7 +95,8 @@ def prepare(
         logger.warning("%s: %s only resized, since the model does not see it.", src, names)
     mask = None
     if settings.mask is not None:
-        mask = read_mask_info(_absolute(settings.mask, InputError), image.size)
+        part = Rect(*settings.region) if settings.region else None
+        mask = read_mask_info(_absolute(settings.mask, InputError), image.size, part)
 
     def plan_for(settings: Settings, device: str, grid: Grid | None = None) -> Plan:
         return make_plan(

@@ -21,7 +21,7 @@ Transfer = Literal["auto", "float", "integer"]
 ValueRange = tuple[float, float]
 """What black and white are in a model's numbers."""
 NoDataWish = float | Literal["none"] | None
-Edges = Literal["reflect", "replicate", "wrap"]
+Edges = Literal["reflect", "replicate", "wrap", "none"]
 Region = tuple[int, int, int, int]
 """Left, top, width and height of a part of an image, input pixels."""
 
@@ -118,9 +118,10 @@ class Settings:
     """How many times as large as the input the output is on each axis; None: the model's scale."""
     region: Region | None = None
     """The part of the image that is enhanced, and is the output; None: all of it."""
-    edges: Edges | None = None
-    """What the model sees beyond the image's border, up to the overlap: the image mirrored, its last
-    pixels repeated, or its opposite side. None: nothing, so that it pads as it does by itself."""
+    edges: Edges = "reflect"
+    """What the model sees beyond the image's border, as far as its receptive margin: the image
+    mirrored, its last pixels repeated, or its opposite side. none: nothing, so that it pads as it does
+    by itself, with zeros mostly, which shows."""
     mask: str | None = None
     """An image of the input's shape: white is enhanced, black resized plainly. None: all white."""
     skip_background: bool = False
@@ -182,8 +183,7 @@ class Settings:
             )
         if self.region is not None:
             object.__setattr__(self, "region", as_region(self.region))
-        if self.edges is not None:
-            _check_choice("edges", self.edges, get_args(Edges))
+        _check_choice("edges", self.edges, get_args(Edges))
         if self.mask is not None and not self.mask:
             raise SettingsError("mask is empty: name an image file, or leave it out.")
         if not self.model:

@@ -46,10 +46,11 @@ def make_test_plan(
     cores: int = 2,
     **settings: Any,
 ) -> Plan:
+    """A plan on the grid of the image alone, unless ``edges`` is given."""
     job_dir = tmp_path / "job"
     job_dir.mkdir(exist_ok=True)
     return make_plan(
-        Settings(**settings),
+        Settings(**({"edges": "none"} | settings)),
         image_info(**(image or {})),
         model_info(**(model or {})),
         parse_output(str(tmp_path / output)),

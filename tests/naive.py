@@ -7,18 +7,37 @@ import onnxruntime as ort
 
 from srpipe.plan.grid import AxisGrid, Grid
 
+EDGE_PX = 64
+"""Farther than the models of these tests reach, and a multiple of the sizes that they take."""
 
-def model_output(path: str, pixels: np.ndarray, white: int | None = None) -> np.ndarray:
+
+def model_output(
+    path: str, pixels: np.ndarray, white: int | None = None, edge_px: int = EDGE_PX
+) -> np.ndarray:
     """The whole image through a float32 NCHW model of as many channels as it has bands.
+
+    Args:
+        path: the model.
+        pixels: (height, width, bands) integers.
+        white: the value that is 1 to the model.
+        edge_px: by how much the image is mirrored beyond its border, which is cut off afterwards; at
+            the right and the bottom by more, to a multiple of it.
 
     Returns:
         (height, width, bands) as float64, where 1 is ``white``, or the largest integer of its type.
     """
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    height, width, _ = pixels.shape
+    if edge_px:
+        around = [(edge_px, edge_px + -side % edge_px) for side in (height, width)]
+        pixels = np.pad(pixels, [*around, (0, 0)], mode="reflect")
     unit = pixels.astype(np.float32) / np.float32(white or np.iinfo(pixels.dtype).max)
     batch = np.ascontiguousarray(unit.transpose(2, 0, 1)[np.newaxis])
     (result,) = session.run(None, {session.get_inputs()[0].name: batch})
-    return result[0].transpose(1, 2, 0).astype(np.float64)
+    result = result[0].transpose(1, 2, 0).astype(np.float64)
+    scale = result.shape[0] // pixels.shape[0]
+    begin = scale * edge_px
+    return result[begin : begin + scale * height, begin : begin + scale * width]
 
 
 def to_integers(values: np.ndarray, dtype: np.dtype, white: int | None = None) -> np.ndarray:

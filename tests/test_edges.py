@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 
 import srpipe
-from srpipe.settings import Edges, Engine
+from srpipe.models.zoo import bundled_models
+from srpipe.prepare import prepare
+from srpipe.settings import Edges, Engine, Settings
 from tests import naive
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
 from tests.onnx_models import conv_model
+from tests.plan.test_frame import CONTINUED
 from tests.test_resume import StopAt
 
 
@@ -20,6 +23,11 @@ def enhanced(source: Path, output: Path, model: Path, **options: Any) -> np.ndar
     options = {"tile_size": 48, "overlap": 12} | options
     srpipe.enhance(source, output, model=model, overwrite=True, **options)
     return read_pixels(output)
+
+
+def whole(model: Path, pixels: np.ndarray) -> np.ndarray:
+    """Bare ONNX Runtime on the whole picture as it is."""
+    return naive.to_integers(naive.model_output(str(model), pixels, edge_px=0), pixels.dtype)
 
 
 def texture(height: int, width: int) -> np.ndarray:
@@ -36,7 +44,7 @@ def model(tmp_path: Path) -> Path:
     return conv_model(tmp_path / "m.onnx", layers=6)
 
 
-@pytest.mark.parametrize("edges", get_args(Edges))
+@pytest.mark.parametrize("edges", CONTINUED)
 def test_the_result_is_that_of_the_image_continued(
     tmp_path: Path, model: Path, edges: Edges
 ) -> None:
@@ -45,11 +53,67 @@ def test_the_result_is_that_of_the_image_continued(
     found = enhanced(source, tmp_path / "out.v", model, edges=edges)
     mode: Any = {"replicate": "edge"}.get(edges, edges)
     padded = np.pad(pixels, [(12, 12), (12, 12), (0, 0)], mode=mode)
-    expected = naive.to_integers(naive.model_output(str(model), padded), pixels.dtype)
-    expected = expected[24:-24, 24:-24]
+    expected = whole(model, padded)[24:-24, 24:-24]
     assert np.abs(found.astype(int) - expected).max() <= 1
-    alone = enhanced(source, tmp_path / "alone.v", model)
-    assert np.abs(alone.astype(int) - expected).max() > 1  # the border is another's
+    alone = enhanced(source, tmp_path / "alone.v", model, edges="none")
+    assert np.abs(alone.astype(int) - whole(model, pixels)).max() <= 1
+    assert np.abs(alone.astype(int) - expected).max() > 1
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(230, "uint8"), (0, "uint8"), (0, "uint16")])
+@pytest.mark.parametrize("name", ["six layers", *sorted(bundled_models())])
+def test_what_is_flat_stays_flat_up_to_the_border(
+    tmp_path: Path, model: Path, name: str, value: int, dtype: str
+) -> None:
+    """As flat as the model leaves it in the middle of a large picture."""
+    path = bundled_models().get(name, model)
+    info = srpipe.probe_model(path)
+    pixels = np.full((90, 130, 3), value, dtype)
+    source = write_pixels(tmp_path / "flat.tif", pixels)
+    found = enhanced(source, tmp_path / "out.v", path, tile_size=None, overlap=None)
+    middle = naive.model_output(str(path), pixels)[: 8 * info.scale, : 8 * info.scale]
+    levels = naive.to_integers(middle, found.dtype).astype(int)
+    slack = 1 if dtype == "uint8" else 8
+    assert found.min() >= levels.min() - slack
+    assert found.max() <= levels.max() + slack
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (1, 40), (13, 2), (5, 5)])
+@pytest.mark.parametrize(
+    "kind", [{"layers": 6}, {"multiple": 16}, {"height": 64, "width": 64}], ids=str
+)
+def test_images_smaller_than_the_margin(
+    tmp_path: Path, height: int, width: int, kind: dict[str, Any]
+) -> None:
+    model = conv_model(tmp_path / "m.onnx", **kind)
+    pixels = photograph_pixels(height, width)
+    source = write_pixels(tmp_path / "in.png", pixels)
+    found = enhanced(source, tmp_path / "out.v", model, tile_size=None, overlap=None)
+    free = conv_model(tmp_path / "free.onnx", layers=kind.get("layers", 2))
+    any_size = model if "multiple" in kind else free
+    expected = naive.to_integers(naive.model_output(str(any_size), pixels), pixels.dtype)
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_a_part_sees_the_real_pixels_around_it(tmp_path: Path, model: Path) -> None:
+    pixels = photograph_pixels(120, 150)
+    source = write_pixels(tmp_path / "in.png", pixels)
+    padded = np.pad(pixels, [(12, 12), (12, 12), (0, 0)], mode="reflect")
+    expected = whole(model, padded)[24:-24, 24:-24]
+    for left, top, width, height in ((0, 0, 20, 20), (40, 30, 50, 60), (100, 70, 50, 50)):
+        region = (left, top, width, height)
+        found = enhanced(source, tmp_path / "part.v", model, region=region)
+        part = expected[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]
+        assert np.abs(found.astype(int) - part).max() <= 1
+
+
+def test_the_margin_is_as_small_as_may_be(tmp_path: Path, model: Path) -> None:
+    source = write_pixels(tmp_path / "in.png", photograph_pixels(300, 300))
+    plan = prepare(str(source), str(tmp_path / "o.v"), Settings(model=str(model), tile_size=300))
+    assert plan.frame.margin.width == plan.model.halo_px == 6
+    assert plan.grid.n_tiles == 1
+    assert plan.redundancy < 0.09
 
 
 def test_a_texture_stays_tileable(tmp_path: Path, model: Path) -> None:
@@ -82,7 +146,7 @@ def test_engines_and_resume_agree(tmp_path: Path, model: Path, engine: Engine) -
             source, output, model, edges="wrap", engine=engine, progress=watch, stop=watch.stop,
             checkpoint_every_s=0,
         )  # fmt: skip
-    with pytest.raises(srpipe.JobError, match="edges: wrap, margin 12x12, now reflect, margin"):
+    with pytest.raises(srpipe.JobError, match=r"edges: wrap, margin \dx\d, now reflect, margin"):
         enhanced(source, output, model, edges="reflect", engine=engine)
     found = enhanced(source, output, model, edges="wrap", engine=engine)
     np.testing.assert_array_equal(found, expected)

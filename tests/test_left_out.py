@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 import srpipe
 from srpipe.plan.colour import resize_plain
@@ -27,9 +28,10 @@ def enhanced(source: Path, output: Path, **options: Any) -> tuple[srpipe.Report,
 
 
 def plainly(pixels: np.ndarray, scale: int) -> np.ndarray:
-    return naive.to_integers(
-        resize_plain(pixels, scale, 0, np.iinfo(pixels.dtype).max).transpose(1, 2, 0), pixels.dtype
-    )
+    padded = np.pad(pixels, [(4, 4), (4, 4), (0, 0)], mode="reflect")
+    planes = resize_plain(padded, scale, 0, np.iinfo(pixels.dtype).max)
+    resized = naive.to_integers(planes.transpose(1, 2, 0), pixels.dtype)
+    return resized[4 * scale : -4 * scale, 4 * scale : -4 * scale]
 
 
 @pytest.fixture
@@ -57,19 +59,36 @@ def test_black_is_plain_and_white_the_model_s(
     assert np.abs(model[:, 498:502].astype(float) - plain[:, 498:502]).max() > 20
 
 
-@pytest.mark.parametrize("grey", [0, 255])
 @pytest.mark.parametrize("bands", [1, 2, 4])
-def test_a_mask_all_of_one_kind(tmp_path: Path, x2_model: Path, grey: int, bands: int) -> None:
+def test_a_part_all_of_one_kind(tmp_path: Path, x2_model: Path, bands: int) -> None:
     pixels = photograph_pixels(100, 150, bands, "uint16")
     source = write_pixels(tmp_path / "in.tif", pixels)
-    mask = write_pixels(tmp_path / "mask.png", np.full((10, 15, 1), grey, np.uint8))
-    report, found = enhanced(source, tmp_path / "out.v", model=x2_model, mask=mask)
-    assert report.skipped_tiles == (0 if grey else report.tiles)
-    if grey:
-        _, model = enhanced(source, tmp_path / "model.v", model=x2_model)
-        np.testing.assert_array_equal(found, model)
-    else:
-        assert np.abs(found.astype(int) - plainly(pixels, 2)).max() <= 1
+    values = np.zeros((100, 150, 1), np.uint8)
+    values[:, 90:] = 255
+    mask = write_pixels(tmp_path / "mask.png", values)
+    options = {"model": x2_model, "mask": mask}
+    report, found = enhanced(source, tmp_path / "out.v", region=(0, 0, 60, 100), **options)
+    assert (report.skipped_tiles, report.mask_share) == (report.tiles, 0)
+    assert np.abs(found.astype(int) - plainly(pixels, 2)[:, :120]).max() <= 1
+    report, found = enhanced(source, tmp_path / "out.v", region=(110, 0, 40, 100), **options)
+    assert (report.skipped_tiles, report.mask_share) == (0, 1)
+    _, model = enhanced(source, tmp_path / "model.v", model=x2_model)
+    np.testing.assert_array_equal(found, model[:, 220:])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "float32"])
+def test_masks_of_0_and_1(tmp_path: Path, photograph: Path, x2_model: Path, dtype: str) -> None:
+    white = np.zeros((200, 300), dtype)
+    white[:, 150:] = 1
+    tifffile.imwrite(tmp_path / "mask.tif", white)
+    report, found = enhanced(
+        photograph, tmp_path / "out.v", model=x2_model, mask=tmp_path / "mask.tif"
+    )
+    assert report.mask_share == 0.5
+    _, model = enhanced(photograph, tmp_path / "model.v", model=x2_model)
+    np.testing.assert_array_equal(found[:, 320:], model[:, 320:])
+    plain = plainly(read_pixels(photograph), 2)
+    assert np.abs(found[:, :280].astype(int) - plain[:, :280]).max() <= 1
 
 
 def test_background_is_plain_and_all_else_the_model_s(tmp_path: Path, x2_model: Path) -> None:

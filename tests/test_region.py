@@ -73,7 +73,9 @@ def test_every_engine_and_alpha(tmp_path: Path, engine: Engine) -> None:
 def test_only_tiles_that_touch_it_are_computed(
     tmp_path: Path, photograph: Path, x2_model: Path
 ) -> None:
-    report, _ = enhanced(photograph, tmp_path / "o.v", model=x2_model, region=(50, 50, 5, 5))
+    report, _ = enhanced(
+        photograph, tmp_path / "o.v", model=x2_model, region=(50, 50, 5, 5), edges="none"
+    )
     assert report.tiles == 1
     assert report.tile.width == 48
 

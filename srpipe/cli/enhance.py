@@ -181,9 +181,10 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--edges",
         choices=get_args(Edges),
-        help="what the model sees beyond the border of INPUT, as far as the overlap: the image "
-        "mirrored, its last pixels repeated, or its opposite side, so that a texture stays tileable; "
-        "default: what the model pads with",
+        default="reflect",
+        help="what the model sees beyond the border of INPUT: the image mirrored, its last pixels "
+        "repeated, its opposite side, so that a texture stays tileable, or nothing but what it pads "
+        "with by itself, zeros mostly; default: %(default)s",
     )
     add(
         "--mask",

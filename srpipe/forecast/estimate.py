@@ -226,7 +226,7 @@ def _report(
         tile=grid.tile,
         stride=Size(grid.x.stride_px, grid.y.stride_px),
         overlap=Size(grid.x.overlap_px, grid.y.overlap_px),
-        redundancy=grid.redundancy,
+        redundancy=plan.redundancy,
         blend=plan.blend,
         batch_size=plan.batch_size,
         workers=plan.workers,

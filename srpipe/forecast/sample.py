@@ -105,7 +105,7 @@ def sample_plan(plan: Plan, cells: Cells, n_tiles: int, folder: Path) -> Plan:
         canvas.tobytes(), size.width, size.height, plan.image.bands, FORMATS[plan.image.dtype]
     )
     image.copy(interpretation=plan.image.interpretation).tiffsave(path)
-    grid, frame = frame_grid(grid, size, None, None)
+    grid, frame = frame_grid(grid, size, None, "none")
     return replace(
         plan,
         image=replace(

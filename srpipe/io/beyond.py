@@ -55,7 +55,7 @@ class FrameReader:
         """
         rect = self._frame.in_image(rect)
         edges, size = self._frame.edges, self._info.size
-        if edges is None:
+        if edges == "none" or rect.within(size) == rect:
             return self._reader.read(rect, out)
         whole = True
         for rows in _stretches(rect.top, rect.height, size.height):
@@ -76,7 +76,8 @@ class FrameReader:
         height = self._info.size.height
         if 0 <= row < height:
             return self._pixels(self._reader, place)
-        n_rows = min(self._frame.margin.height, height)
+        above, below = self._frame.margin.height, self._frame.whole.y.length_px - height
+        n_rows = min(max(above, below - above), height)
         first = height - n_rows if row < 0 else 0
         if first not in self._kept:
             reader = TileReader(self._info, fill=self._fill)

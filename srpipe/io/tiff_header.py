@@ -102,6 +102,7 @@ class TiffHeader:
     resolution_unit: int
     """1 none, 2 inch, 3 centimeter; as written, 2 where it is not."""
     subfile_type: int
+    software: str
     others: tuple[Page, ...]
     """The pages after the first, and SubIFDs; a chain that loops or is damaged ends there."""
 
@@ -288,6 +289,7 @@ def _read(file: BinaryIO, others: list[tuple[str, Entries]]) -> TiffHeader:
             resolution=_resolution(page),
             resolution_unit=int(page.tags.valueof(296) or 2),
             subfile_type=int(page.subfiletype),
+            software=_text(page, 305),
             others=tuple(_describe(name, entries, size) for name, entries in others),
         )
 

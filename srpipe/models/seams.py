@@ -125,12 +125,12 @@ def measure_seams(
             f"model {info.name} takes only a size of {info.width_px or 'any'}x"
             f"{info.height_px or 'any'}: there is no whole result to compare its tiles with."
         )
-    settings = Settings(tile_size=tile_size, overlap=overlap, engine="serial")
+    settings = Settings(tile_size=tile_size, overlap=overlap, engine="serial", edges="none")
     grids = []
     with tempfile.TemporaryDirectory(prefix="srpipe-") as folder:
         maker = _PlanMaker(info, pixels.shape[2], folder)
         side_px, shift_px = _side_and_shift(maker, settings)
-        whole_plan = maker.plan(side_px, Settings(tile_size=side_px, overlap=0, engine="serial"))
+        whole_plan = maker.plan(side_px, replace(settings, tile_size=side_px, overlap=0))
         tiled_plan = maker.plan(side_px, settings)
         source = middle_square(_in_16_bits(pixels, tiled_plan.white), side_px + shift_px)
         session = Session(info.path, "cpu", 0)

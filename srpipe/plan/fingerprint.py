@@ -55,7 +55,7 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         facts["colour management"] = image.shown
     if plan.input_size != image.size:
         facts["region"] = str(frame.in_image(crop))
-    if frame.edges is not None:
+    if frame.edges != "none":
         facts["edges"] = f"{frame.edges}, margin {frame.margin}"
     if plan.part is not None:
         facts["part"] = plan.part

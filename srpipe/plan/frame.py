@@ -38,25 +38,26 @@ class Frame:
     """Of the grid's first row."""
     crop: Rect
     """The output, from the grid's first pixel on."""
-    edges: Edges | None
-    """How the image is continued beyond its border; None: not at all."""
-    margin: Size
-    """By how much, on each side."""
+    edges: Edges
+    """How the image is continued beyond its border."""
     whole: Grid
-    """The tiles of the whole image with its margin, of which the job has some or all."""
+    """The tiles of the whole image and what it is continued by, of which the job has some or all."""
+
+    @property
+    def margin(self) -> Size:
+        """How far the image is continued at its left and its top."""
+        return Size(self.whole.x.margin_px, self.whole.y.margin_px)
 
     def in_image(self, rect: Rect) -> Rect:
         """A rectangle of the grid in the image's pixels; it may lie beyond the image's border."""
         return Rect(rect.left + self.left, rect.top + self.top, rect.width, rect.height)
 
 
-def frame_grid(
-    whole: Grid, size: Size, region: Region | None, edges: Edges | None
-) -> tuple[Grid, Frame]:
+def frame_grid(whole: Grid, size: Size, region: Region | None, edges: Edges) -> tuple[Grid, Frame]:
     """Take the tiles that a job needs.
 
     Args:
-        whole: the tiles of the whole image, with a margin on each side if it is continued.
+        whole: the tiles of the whole image, and of what it is continued by.
         size: of the image.
         region: left, top, width and height of what is wanted of the image; None: all of it.
         edges: how the image is continued.
@@ -70,11 +71,11 @@ def frame_grid(
             f"region {x},{y},{width},{height} reaches beyond the image, which has {size} pixels: "
             "give left, top, width and height of a part of it."
         )
-    margin = Size((whole.x.length_px - size.width) // 2, (whole.y.length_px - size.height) // 2)
-    columns, left = _touching(whole.x, x + margin.width, width)
-    rows, top = _touching(whole.y, y + margin.height, height)
-    crop = Rect(x + margin.width - left, y + margin.height - top, width, height)
-    frame = Frame(left - margin.width, top - margin.height, crop, edges, margin, whole)
+    x, y = x + whole.x.margin_px, y + whole.y.margin_px
+    columns, left = _touching(whole.x, x, width)
+    rows, top = _touching(whole.y, y, height)
+    crop = Rect(x - left, y - top, width, height)
+    frame = Frame(left - whole.x.margin_px, top - whole.y.margin_px, crop, edges, whole)
     return Grid(columns, rows), frame
 
 
@@ -87,7 +88,8 @@ def _touching(axis: AxisGrid, begin: int, length: int) -> tuple[AxisGrid, int]:
     ]
     starts = axis.starts_px[touching[0] : touching[-1] + 1]
     end = starts[-1] + axis.covered_px(touching[-1])
-    return AxisGrid(end - starts[0], axis.tile_px, tuple(s - starts[0] for s in starts)), starts[0]
+    moved = tuple(start - starts[0] for start in starts)
+    return AxisGrid(end - starts[0], axis.tile_px, moved), starts[0]
 
 
 def continued(positions: Indices, length_px: int, edges: Edges) -> Indices:
@@ -97,7 +99,7 @@ def continued(positions: Indices, length_px: int, edges: Edges) -> Indices:
         positions: pixels from the image's first on, negative before it.
         length_px: of the image on the axis.
         edges: ``replicate`` repeats the last pixel, ``reflect`` mirrors at it, without repeating it,
-            ``wrap`` goes on at the other side.
+            ``wrap`` goes on at the other side. Any but ``none``.
 
     Returns:
         For each position a pixel of the image, 0 to ``length_px - 1``.

@@ -3,7 +3,8 @@
 On an axis of length L with tile t and overlap o (input pixels), n = max(1, ceil((L - o) / (t - o)))
 tiles are the fewest that cover it. A model that takes any size gets the smallest aligned tile with
 which n tiles still cover L; a fixed size is spread evenly. Where aligned origins leave a rest, the
-last tile hangs over the border and the batcher pads it.
+last tile hangs over the border and the batcher pads it. Where the image is continued beyond its
+border (srpipe.plan.frame), the axis begins a margin before the image and ends with its last tile.
 
        0 ├──── tile 0 ────┤            ┊ border
          ┊         ├──── tile 1 ────┤  ┊
@@ -25,11 +26,13 @@ class AxisGrid:
     """The tiles along one axis, input pixels."""
 
     length_px: int
-    """Length of the image on this axis."""
+    """Length of what is tiled on this axis: the image, and what it is continued by."""
     tile_px: int
     """Length of every tile; the last may hang over the border."""
     starts_px: tuple[int, ...]
     """Origin of each tile, strictly increasing, the first 0."""
+    margin_px: int = 0
+    """Pixels of the axis before the image's first."""
 
     @property
     def n_tiles(self) -> int:
@@ -71,16 +74,25 @@ class AxisGrid:
 
 
 def plan_axis(
-    length_px: int, tile_px: int, overlap_px: int, multiple_px: int, *, least_px: int
+    length_px: int,
+    tile_px: int,
+    overlap_px: int,
+    multiple_px: int,
+    *,
+    least_px: int,
+    margin_px: int = 0,
 ) -> AxisGrid:
     """Lay tiles along one axis.
 
     Args:
         length_px: image length, at least 1.
-        tile_px: the largest tile wanted; a multiple of ``multiple_px`` unless the model fixes it.
+        tile_px: the largest tile wanted; a multiple of ``multiple_px`` unless the model fixes it. One
+            that is free is up to half as large again where only the margins would need more tiles.
         overlap_px: least overlap of two neighbours; rounded up to ``multiple_px``.
         multiple_px: every origin, and every free tile length, is a multiple of it.
         least_px: the shortest tile the model takes: ``tile_px`` where the model fixes it.
+        margin_px: what the image is continued by at least, before and behind it; a multiple of
+            ``multiple_px``. 0: it is not continued.
 
     Raises:
         ValueError: the rounded overlap leaves no stride.
@@ -91,15 +103,25 @@ def plan_axis(
     max_stride_px = (tile_px - overlap_px) // multiple_px * multiple_px
     if max_stride_px < 1:
         raise ValueError(f"overlap {overlap_px} leaves no stride in a tile of {tile_px}")
-    n = max(1, 1 + -(-(length_px - tile_px) // max_stride_px))
     keep_px = tile_px - max_stride_px
-    enough_px = round_up(-(-(length_px + (n - 1) * keep_px) // n), multiple_px)
-    tile_px = min(tile_px, max(enough_px, least_px))
-    if n == 1:
-        return AxisGrid(length_px, tile_px, (0,))
-    last = round_up(length_px - tile_px, multiple_px) // multiple_px
-    starts = tuple(i * last // (n - 1) * multiple_px for i in range(n))
-    return AxisGrid(length_px, tile_px, starts)
+    covered_px = length_px + 2 * margin_px
+
+    def fewest(length_px: int) -> tuple[int, int]:
+        """Number of tiles, and the shortest aligned ones with which so many are enough."""
+        n = max(1, 1 + -(-(length_px - tile_px) // max_stride_px))
+        return n, round_up(-(-(covered_px + (n - 1) * keep_px) // n), multiple_px)
+
+    n, enough_px = fewest(covered_px)
+    smallest_px = min(tile_px, max(enough_px, least_px))
+    fewer, larger_px = fewest(length_px)
+    may_grow = fewer < n and least_px < tile_px and larger_px <= tile_px * 3 // 2
+    if may_grow and fewer * larger_px < n * smallest_px:
+        n, smallest_px = fewer, larger_px
+    tile_px = smallest_px
+    last = round_up(max(covered_px - tile_px, 0), multiple_px) // multiple_px
+    starts = tuple(i * last // max(n - 1, 1) * multiple_px for i in range(n))
+    end_px = starts[-1] + tile_px if margin_px else length_px
+    return AxisGrid(end_px, tile_px, starts, margin_px)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +157,6 @@ class Grid:
     def model_pixels(self) -> int:
         """Input pixels the model computes in all, padding and overlaps included."""
         return self.n_tiles * self.tile.pixels
-
-    @property
-    def redundancy(self) -> float:
-        """Share of the model's work beyond one computation per pixel (0.14: 14 % more)."""
-        return self.model_pixels / (self.x.length_px * self.y.length_px) - 1
 
     def at(self, index: int) -> Tile:
         """The tile at ``index`` in raster order."""

@@ -119,6 +119,11 @@ class Plan:
         return Size(self.frame.crop.width, self.frame.crop.height)
 
     @property
+    def redundancy(self) -> float:
+        """Share of the model's work beyond one computation per input pixel (0.14: 14 % more)."""
+        return self.grid.model_pixels / self.input_size.pixels - 1
+
+    @property
     def canvas_size(self) -> Size:
         """What all tiles cover, output pixels before any resizing."""
         return Size(self.grid.x.length_px, self.grid.y.length_px).scaled(self.scale)
@@ -421,7 +426,7 @@ def _integer_input(settings: Settings, image: ImageInfo, model: ModelInfo, devic
 
 
 def plan_grid(settings: Settings, image: ImageInfo, model: ModelInfo) -> Grid:
-    """Lay the tiles of an image for a model, over its margin too if it is continued.
+    """Lay the tiles of an image for a model, over what it is continued by too.
 
     Raises:
         SettingsError: the tile size or the overlap does not fit the model.
@@ -444,14 +449,15 @@ def plan_grid(settings: Settings, image: ImageInfo, model: ModelInfo) -> Grid:
                 f"overlap {overlap_px} leaves no whole multiple of {multiple_px} pixels, which model "
                 f"{model.name} needs, in a tile of {tile_px}: use larger tiles."
             )
-        margin_px = round_up(overlap_px, multiple_px) if settings.edges else 0
+        margin_px = 0 if settings.edges == "none" else _margin_px(model, image, overlap_px)
         axes.append(
             plan_axis(
-                length_px + 2 * margin_px,
+                length_px,
                 tile_px,
                 overlap_px,
                 multiple_px,
                 least_px=tile_px if fixed_px is not None else model.least_px,
+                margin_px=round_up(margin_px, multiple_px),
             )
         )
     return Grid(*axes)
@@ -501,6 +507,16 @@ def _default_overlap_px(model: ModelInfo, image: ImageInfo) -> int:
     # Without a halo beyond which all is well, half of the overlap is for the ramp.
     overlap_px = 4 * reach_px if model.halo_from == "balanced" else overlap_for(reach_px)
     return min(overlap_px, MAX_DEFAULT_OVERLAP_PX)
+
+
+def _margin_px(model: ModelInfo, image: ImageInfo, overlap_px: int) -> int:
+    """What an image is continued by: the receptive margin; where that is not known, or not all, as
+    much as a pixel has in the middle of a seam.
+    """
+    reach_px = _reach_px(model, image)
+    if reach_px is None or model.halo_from == "balanced":
+        return -(-overlap_px // 2)
+    return min(reach_px, MAX_DEFAULT_OVERLAP_PX)
 
 
 def _batch_size(settings: Settings, model: ModelInfo, device: str, n_tiles: int) -> int:

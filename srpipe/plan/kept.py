@@ -21,10 +21,11 @@ class Kept:
     """As it was asked for or chosen by measurement; None: the model's usual one."""
     overlap: int | None
     """As it was asked for; None: the model's usual one."""
+    size: Size
+    """Of the image."""
     grid: Grid
     """The tiles of the whole image."""
-    edges: Edges | None
-    margin: Size
+    edges: Edges
     batch_size: int
     workers: int
     threads: int
@@ -41,9 +42,9 @@ class Kept:
             device=plan.device,
             tile_size=plan.tile_size,
             overlap=plan.overlap,
+            size=plan.image.size,
             grid=plan.frame.whole,
             edges=plan.frame.edges,
-            margin=plan.frame.margin,
             batch_size=plan.batch_size,
             workers=plan.workers,
             threads=plan.threads,
@@ -63,7 +64,10 @@ class Kept:
         frame = plan["frame"]
         axes = (
             AxisGrid(
-                int(axis["length_px"]), int(axis["tile_px"]), tuple(map(int, axis["starts_px"]))
+                int(axis["length_px"]),
+                int(axis["tile_px"]),
+                tuple(map(int, axis["starts_px"])),
+                int(axis["margin_px"]),
             )
             for axis in (frame["whole"]["x"], frame["whole"]["y"])
         )
@@ -72,9 +76,9 @@ class Kept:
             device=str(plan["device"]),
             tile_size=plan["tile_size"],
             overlap=plan["overlap"],
+            size=Size(int(plan["image"]["size"]["width"]), int(plan["image"]["size"]["height"])),
             grid=Grid(*axes),
             edges=frame["edges"],
-            margin=Size(int(frame["margin"]["width"]), int(frame["margin"]["height"])),
             **{key: int(plan[key]) for key in ("batch_size", "workers", "threads", "runners")},
             serial=plan["engine"] == "serial",
             rewrites=tuple(map(str, plan["rewrites"])),
@@ -100,9 +104,5 @@ class Kept:
 
     def grid_for(self, settings: Settings, size: Size) -> Grid | None:
         """The earlier run's tiles, if completed settings ask for the same on the same image."""
-        asked = (settings.tile_size, settings.overlap, settings.edges)
-        same = asked == (self.tile_size, self.overlap, self.edges) and (
-            self.grid.x.length_px - 2 * self.margin.width,
-            self.grid.y.length_px - 2 * self.margin.height,
-        ) == (size.width, size.height)
-        return self.grid if same else None
+        asked = (settings.tile_size, settings.overlap, settings.edges, size)
+        return self.grid if asked == (self.tile_size, self.overlap, self.edges, self.size) else None

@@ -24,6 +24,25 @@ class MaskInfo:
     path: str
     sha256: str
     """Of its content."""
+    share: float
+    """Of the image that it enhances."""
+
+
+def white_level(dtype: str, highest: float) -> float | None:
+    """Which value of a mask is white: 1, 255, or the highest of its type.
+
+    Args:
+        dtype: numpy's name of its type.
+        highest: of its values.
+
+    Returns:
+        None where nothing is known to be white in numbers as high as these.
+    """
+    whites = [1.0, 255.0, 65535.0]
+    if dtype.startswith("float"):  # resizing overshoots
+        return next((white for white in whites if highest <= 2 * white), None)
+    most = min(65535.0, float(np.iinfo(dtype).max))
+    return next((w for w in (*whites[:2], most) if round(highest) <= w <= most), None)
 
 
 class Mask:
@@ -41,6 +60,10 @@ class Mask:
         """
         self._values = values
         self._size = size
+
+    def share(self, rect: Rect) -> float:
+        """How much of a rectangle of the image is enhanced, from 0 to 1."""
+        return float(self._around(rect).mean(dtype=np.float64)) / _WHITE
 
     def is_black(self, rect: Rect) -> bool:
         """Whether nothing is taken of the model's result in a rectangle of the image."""

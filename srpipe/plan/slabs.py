@@ -231,4 +231,4 @@ def part_output(cut: Cut, slab: Slab, folder: str) -> OutputSpec:
 def redundancy(plan: Plan, slabs: Sequence[Slab]) -> float:
     """Share of the model's work beyond one computation per input pixel."""
     computed = sum(slab.n_tiles for slab in slabs) * plan.grid.tile.pixels
-    return computed / (plan.grid.x.length_px * plan.grid.y.length_px) - 1
+    return computed / plan.input_size.pixels - 1

@@ -108,6 +108,8 @@ class Report:
     """What each stage did with the time, in the order a pixel travels. The writer is busy where others
     wait for it; in a process of its own, while its processor is."""
 
+    mask_share: float | None = None
+    """How much of the image, or of the part that was enhanced, its mask is white in; None: no mask."""
     slabs: int = 1
     """Bands of rows that were computed apart."""
 
@@ -202,7 +204,7 @@ class Monitor:
             filled=tuple(plan.source_of(tile) for tile in self._filled_tiles),
             tile=grid.tile,
             stride=Size(grid.x.stride_px, grid.y.stride_px),
-            redundancy=grid.redundancy,
+            redundancy=plan.redundancy,
             batch_size=plan.batch_size,
             workers=plan.workers,
             threads=plan.threads,
@@ -210,6 +212,7 @@ class Monitor:
             engine=plan.engine,
             seconds=time.monotonic() - self._begin_s,
             stages=self._activity.times(),
+            mask_share=None if plan.mask is None else plan.mask.share,
         )
 
     def _tell(self, state: JobState, tiles_done: int) -> None:

@@ -96,6 +96,7 @@ class SlabsMonitor:
             engine="slabs",
             seconds=time.monotonic() - self._begin_s,
             stages=_summed([slab.stages for slab in slabs]),
+            mask_share=None if plan.mask is None else plan.mask.share,
             slabs=len(self._cut.slabs),
         )
 

@@ -38,5 +38,6 @@ def pipeline_bytes(plan: Plan) -> int:
     rows = rows_bytes(plan.image.size.width * pixel_bytes, plan.writer_row_bytes)
     tile_bytes = plan.grid.tile.pixels * pixel_bytes
     seen = 2 * seen_tiles(tile_bytes) * tile_bytes if plan.reuse else 0
-    kept = 2 * plan.frame.margin.height * plan.image.size.width * pixel_bytes
+    beyond_px = plan.frame.whole.y.length_px - plan.image.size.height
+    kept = beyond_px * plan.image.size.width * pixel_bytes
     return processes + slots + rows + seen + (kept if plan.frame.edges == "wrap" else 0)

@@ -57,7 +57,7 @@ def usefulness(info: ModelInfo, settings: Settings) -> Callable[[Size], float]:
             free = info.width_px is None and info.height_px is None
             try:
                 asked = replace(settings, tile_size=tile.width) if free else settings
-                known[tile] = 1 / (1 + plan_grid(asked, image, info).redundancy)
+                known[tile] = image.size.pixels / plan_grid(asked, image, info).model_pixels
             except SettingsError:
                 known[tile] = 0.0
         return known[tile]

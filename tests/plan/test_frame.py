@@ -17,6 +17,8 @@ from srpipe.plan.window import axis_weights
 from srpipe.settings import Blend, Edges
 from tests import naive
 
+CONTINUED: tuple[Edges, ...] = ("reflect", "replicate", "wrap")
+
 
 @given(
     length=st.integers(1, 200),
@@ -35,11 +37,11 @@ def test_every_pixel_of_a_region_has_the_tiles_and_weights_of_the_whole(
     tile = tile // multiple * multiple
     overlap = min(overlap, (tile - 1) // 2, tile - multiple)
     margin = margin // multiple * multiple
-    whole = plan_axis(length + 2 * margin, tile, overlap, multiple, least_px=1)
+    whole = plan_axis(length, tile, overlap, multiple, least_px=1, margin_px=margin)
     begin = int(part[0] * (length - 1))
     n = 1 + int(part[1] * (length - begin - 1))
     grid, frame = frame_grid(
-        Grid(whole, whole), Size(length, length), (begin, begin, n, n), "wrap" if margin else None
+        Grid(whole, whole), Size(length, length), (begin, begin, n, n), "wrap" if margin else "none"
     )
     assert (grid.x, frame.left, frame.crop.left) == (grid.y, frame.top, frame.crop.top)
     first = frame.left + margin
@@ -65,10 +67,10 @@ def test_every_pixel_of_a_region_has_the_tiles_and_weights_of_the_whole(
 def test_a_region_beyond_the_image_is_refused(region: tuple[int, int, int, int]) -> None:
     axes = (plan_axis(length, 16, 4, 1, least_px=1) for length in (30, 20))
     with pytest.raises(SettingsError, match="beyond the image, which has 30x20 pixels"):
-        frame_grid(Grid(*axes), Size(30, 20), region, None)
+        frame_grid(Grid(*axes), Size(30, 20), region, "none")
 
 
-@pytest.mark.parametrize("edges", get_args(Edges))
+@pytest.mark.parametrize("edges", CONTINUED)
 @pytest.mark.parametrize("length", [1, 2, 3, 10])
 def test_an_axis_goes_on_as_numpy_pads(edges: Edges, length: int) -> None:
     mode = {"replicate": "edge"}.get(edges, edges)

@@ -84,7 +84,7 @@ def test_default_overlap_follows_the_radius(tmp_path: Path) -> None:
     assert make_test_plan(tmp_path, image=image, model={"radius_px": 6}).grid.x.overlap_px >= 16
     near = make_test_plan(tmp_path, image=image, model={"radius_px": 1})
     far = make_test_plan(tmp_path, image=image, model={"radius_px": None})
-    assert near.grid.redundancy < far.grid.redundancy
+    assert near.redundancy < far.redundancy
     assert far.grid.x.overlap_px >= 64
 
 
