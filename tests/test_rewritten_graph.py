@@ -13,7 +13,7 @@ import pytest
 import srpipe
 from srpipe.api import prepare
 from srpipe.io.job_record import read_plan
-from srpipe.models.rewrite import choose
+from srpipe.models.rewrite import choose, verdict
 from srpipe.settings import Settings
 from srpipe.stop import StopRequest
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
@@ -64,8 +64,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     onnx.save(net.model(net.add("Add", "input", change)), tmp_path / "m.onnx")
     monkeypatch.setenv("SRPIPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(choose, "LEAST_GAIN", 0.0)  # a small net may not be faster
-    monkeypatch.setattr(choose, "WORTHWHILE_S", 0.0)
-    monkeypatch.setattr(choose, "_ROUNDS", 1)
+    monkeypatch.setattr(verdict, "WORTHWHILE_S", 0.0)
+    monkeypatch.setattr(choose, "ROUNDS", 1)
     return Job(tmp_path, tmp_path / "m.onnx")
 
 
@@ -102,7 +102,7 @@ def test_a_job_goes_on_with_its_graph(
 def test_a_job_begun_as_it_is_goes_on_so(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = job.run(engine="serial", rewrite=False)
     with monkeypatch.context() as patch:
-        patch.setattr(choose, "WORTHWHILE_S", float("inf"))
+        patch.setattr(verdict, "WORTHWHILE_S", float("inf"))
         job.interrupt(engine="serial")
     assert "graph" not in read_plan(job.job_dir)
     assert job.run(engine="serial") == plain

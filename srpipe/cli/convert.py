@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 from srpipe.cli.types import NEEDS_OVERWRITE
 from srpipe.errors import SettingsError
+from srpipe.io.child import most_bytes, try_out
 from srpipe.settings import DEFAULT_TLC_WINDOW_PX
 from srpipe.terminal import as_lines
 
@@ -51,7 +53,8 @@ def run(options: argparse.Namespace) -> int:
     if options.tlc_window is not None and not options.tlc:
         raise SettingsError("--tlc-window goes with --tlc: add it.")
     window_px = DEFAULT_TLC_WINDOW_PX if options.tlc_window is None else options.tlc_window
-    conversion = convert_model(
+    convert = partial(
+        convert_model,
         options.source,
         options.target,
         weights=options.bin,
@@ -59,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
         fp16=options.fp16,
         overwrite=options.overwrite,
     )
+    conversion = try_out(options.source, convert, most_bytes())
     if options.json:
         print(json.dumps(asdict(conversion), default=str))
     else:

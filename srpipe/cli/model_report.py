@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from srpipe.api import probe_model
 from srpipe.errors import OutputError, SpaceError, SrpipeError
+from srpipe.io.child import most_bytes, try_out
 from srpipe.io.space import available_memory_bytes, format_bytes
 from srpipe.models.facts import GraphFacts, Port, read_facts
 from srpipe.models.graph import write_metadata
@@ -120,8 +122,10 @@ def examine_model(
             pixels = read_middle(seams, size, allow_untrusted=allow_untrusted)
         else:
             pixels = make_picture(size, 3 if info.channels in (1, 3) else info.channels)
-        report = measure_seams(info, pixels, tile_size=tile_size, overlap=overlap)
-    examined = ExaminedModel(info, read_facts(info), memory, report)
+        measure = partial(measure_seams, info, pixels, tile_size=tile_size, overlap=overlap)
+        report = try_out(info.path, measure, most_bytes())
+    facts = try_out(info.path, partial(read_facts, info), most_bytes())
+    examined = ExaminedModel(info, facts, memory, report)
     if report and write:
         write_metadata(path, report.metadata())
     return examined

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
+from srpipe.io.child import most_bytes, try_out
 from srpipe.terminal import as_lines
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
     """Carry the command out."""
     from srpipe.models.quantize import DEFAULT_TILE_PX, DEFAULT_TILES, quantize_model
 
-    report = quantize_model(
+    quantize = partial(
+        quantize_model,
         options.model,
         options.target,
         options.calibrate,
@@ -50,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
         tile_size=DEFAULT_TILE_PX if options.tile_size is None else options.tile_size,
         overwrite=options.overwrite,
     )
+    report = try_out(options.model, quantize, most_bytes())
     print(json.dumps(report.as_dict()) if options.json else describe(report))
     return 0
 

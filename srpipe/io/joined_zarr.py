@@ -25,6 +25,7 @@ from srpipe.io.zarr_saver import (
     codecs,
     create_arrays,
     halve,
+    has_alpha,
     level_sizes,
     zarr_package,
 )
@@ -82,7 +83,8 @@ def join_zarrs(
             _move(Path(part, str(level), "c", "0"), Path(path, str(level), "c", "0"), rows, row)
         top += levels[0].shape[1]
         beat()
-    _make_levels(arrays, len(first), options.chunk_px, no_data, beat)
+    alpha = has_alpha(bands, _colours(path))
+    _make_levels(arrays, len(first), options.chunk_px, alpha, no_data, beat)
 
 
 def _open(part: str, mode: str = "r") -> list[Any]:
@@ -140,14 +142,18 @@ def _create(
             f"{path} is gone or damaged, and rows of the parts had been moved there: start over with "
             "--fresh."
         )
-    ome = zarr_package().open_group(parts[0], mode="r").attrs["ome"]
-    channels = ome.get("omero", {}).get("channels", [])
-    colours = sum(channel["label"] != "alpha" for channel in channels)
     nodata = no_data.value if no_data is not None else None
-    arrays = create_arrays(path, size, bands, dtype, options, colours, nodata)
+    arrays = create_arrays(path, size, bands, dtype, options, _colours(parts[0]), nodata)
     # After a power cut, a Zarr without metadata would be made anew, and rows that it has be lost.
     disk.sync_file(Path(path))
     return arrays
+
+
+def _colours(path: str) -> int:
+    """How many colours a Zarr says that it has."""
+    ome = zarr_package().open_group(path, mode="r").attrs["ome"]
+    channels = ome.get("omero", {}).get("channels", [])
+    return sum(channel["label"] != "alpha" for channel in channels)
 
 
 def _move(source: Path, target: Path, rows: int, first: int) -> None:
@@ -164,6 +170,7 @@ def _make_levels(
     arrays: list[Any],
     there: int,
     chunk_px: int,
+    alpha: bool,
     no_data: NoData | None,
     beat: Callable[[], None],
 ) -> None:
@@ -171,11 +178,12 @@ def _make_levels(
     if there == len(arrays):
         return
     above = arrays[there - 1]
-    below = chain([Level(array, chunk_px, no_data) for array in arrays[there:]])[0]
+    levels = [Level(array, chunk_px, alpha=alpha, no_data=no_data) for array in arrays[there:]]
+    below = chain(levels)[0]
     for top in range(0, above.shape[1], chunk_px):
         halves = []
         for left in range(0, above.shape[2], chunk_px):
             chunk = above[:, top : top + chunk_px, left : left + chunk_px]
-            halves.append(halve(chunk.transpose(1, 2, 0), no_data))
+            halves.append(halve(chunk.transpose(1, 2, 0), alpha=alpha, no_data=no_data))
         below.add(np.concatenate(halves, axis=1))
         beat()

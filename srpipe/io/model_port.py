@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,13 @@ import numpy as np
 from srpipe.errors import ModelError
 from srpipe.io.binding import Tensor
 from srpipe.io.session import Session
+from srpipe.io.space import format_bytes
 from srpipe.plan.model_info import MAX_CHANNELS, Layout
 from srpipe.settings import ValueRange
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+# In a batch of fixed size: 1 GB of float32.
+_MAX_VALUES = 2**28
 # Tried in this order where the file leaves the number open.
 _FREE_CHANNELS = (3, 1, 4)
 
@@ -87,6 +91,13 @@ def find_ports(name: str, session: Session, value_range: ValueRange) -> Iterator
         raise ModelError(
             f"{name} takes no image of 1 to {MAX_CHANNELS} channels ({ports}): srpipe needs a "
             "model of grey, RGB or a few bands."
+        )
+    values = math.prod(d or 1 for d in dims)
+    if values > _MAX_VALUES:
+        raise ModelError(
+            f"{name} takes only batches of {' x '.join(str(d or 'any') for d in dims)} numbers "
+            f"({format_bytes(4 * values)}; {ports}), which is more than a tile can be: try 'srpipe "
+            "convert', which frees fixed sizes, or export it for smaller ones."
         )
     for layout, channels in ways:
         height, width = dims[2:4] if layout == "NCHW" else dims[1:3]

@@ -2,7 +2,7 @@
 
 What a file says of its output dimensions is not believed; scale, size multiple, batch and reach are
 measured. Value range and colour order cannot be measured: metadata tells, or the usual default.
-What was found out is kept in the user's cache.
+A child process with limits does it, and what was found out is kept in the user's cache.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import logging
 import math
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from srpipe.errors import ModelError, OutOfMemoryError, SettingsError
 from srpipe.io.binding import Tensor
+from srpipe.io.child import model_bytes, try_out
 from srpipe.io.devices import Device
-from srpipe.io.external_data import hash_model
+from srpipe.io.external_data import files_bytes, hash_model, read_properties
 from srpipe.io.known_models import KnownModel
 from srpipe.io.model_port import Port, find_ports, signature
 from srpipe.io.model_sidecar import complete_metadata, warn_of_other_scale
@@ -60,15 +62,16 @@ def probe_model(
     """
     name = os.fspath(path)
     wanted = Device.parse(device)
-    if wanted.kind != "cpu" and wanted.probing != wanted:
-        Session(name, device, threads)  # whether it starts at all
     entry = KnownModel(name, str(wanted.probing), value_range)
     info = entry.read()
     if info is None:
-        info, props = _probe(name, wanted.probing, threads, value_range)
+        # Only on the CPU is the memory that a model takes this machine's own.
+        limit_bytes = model_bytes(files_bytes(name)) if wanted.kind == "cpu" else None
+        probe = partial(_probe, name, wanted, threads, value_range)
+        info, props = try_out(name, probe, limit_bytes)
         entry.keep(info, props)
     elif wanted.kind != "cpu":
-        Session(name, str(wanted.probing), threads)  # likewise
+        Session(name, device, threads)  # whether it starts at all
     warn_of_other_scale(name, info.metadata, info.scale)
     return info
 
@@ -77,7 +80,9 @@ def _probe(
     name: str, device: Device, threads: int, value_range: ValueRange | None
 ) -> tuple[ModelInfo, dict[str, str]]:
     """What running the model tells, and the file's own key-value pairs."""
-    session = Session(name, str(device), threads)
+    if device.probing != device:
+        Session(name, str(device), threads)  # whether it starts at all
+    session = Session(name, str(device.probing), threads)
     props = dict(session.metadata)
     metadata = session.metadata = complete_metadata(name, props)
     given = _value_range(name, metadata) if value_range is None else value_range
@@ -110,13 +115,13 @@ def _with_halo(info: ModelInfo, on_cpu: Session | None, threads: int) -> ModelIn
 
 
 def read_model_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The key-value pairs of an .onnx file, without probing it.
+    """The key-value pairs of an .onnx file, without loading it.
 
     Raises:
         ModelError: it cannot be loaded.
     """
     name = os.fspath(path)
-    return complete_metadata(name, Session(name, "cpu", 1).metadata)
+    return complete_metadata(name, read_properties(name))
 
 
 def _measure(name: str, session: Session, port: Port, multiple: int, scale: int) -> ModelInfo:

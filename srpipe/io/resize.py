@@ -12,35 +12,42 @@ from srpipe.plan.nodata import NoData
 from srpipe.plan.pixels import limits
 
 _KERNEL = "lanczos3"
-# Of a sample's kernel: where less of it has data, the nearest sample counts.
-_LEAST_WEIGHT = 0.5
+# Of a sample's kernel: where less of it has data, or is opaque, the nearest sample counts.
+_LEAST_DATA, _LEAST_OPAQUE = 0.5, 0.02
 
 
-def resize_image(image: Any, size: Size, no_data: NoData | None = None) -> Any:
+def resize_image(
+    image: Any, size: Size, alpha_band: int | None, no_data: NoData | None = None
+) -> Any:
     """Resize a libvips image, row by row as it comes.
 
     Computed in float and rounded once. Smaller: Lanczos with three lobes; larger: libvips then
-    interpolates with bicubic splines. Colours are weighted by their alpha, so that what is
-    transparent does not shine through. Samples without data have no weight, and what is empty in the
-    result is so by its nearest sample.
+    interpolates with bicubic splines. All bands are weighted by alpha, where there is one, so that
+    what is transparent does not shine through. Samples without data have no weight, and what is empty
+    in the result is so by its nearest sample.
 
     Args:
-        image: 8 or 16 bits or float, with or without alpha.
+        image: 8 or 16 bits, or float.
         size: of the result, pixels.
+        alpha_band: which band is alpha.
         no_data: what is empty in the image; None: nothing is.
 
     Returns:
         An image of the same depth and colour space.
     """
-    depth, space, alpha = image.format, image.interpretation, image.hasalpha()
+    depth, space, last = image.format, image.interpretation, image.bands - 1
     _, highest = limits(DTYPES[depth])
     if no_data is not None:
-        resized = _resize_data(image, size, no_data)
-    elif alpha:
-        resized = _resize(image.premultiply(max_alpha=highest), size)
-        resized = resized.unpremultiply(max_alpha=highest)
-    else:
+        resized = _resize_data(image, size, alpha_band, no_data)
+    elif alpha_band is None:
         resized = _resize(image.cast("float"), size)
+    else:
+        order = [*(i for i in range(last + 1) if i != alpha_band), alpha_band]
+        # To libvips, the last band of what is black and white is alpha.
+        ordered = _in_order(image, order).copy(interpretation="b-w")
+        resized = _resize(ordered.premultiply(max_alpha=highest), size)
+        resized = resized.unpremultiply(max_alpha=highest)
+        resized = _in_order(resized, [order.index(i) for i in range(last + 1)])
     if depth != "float":
         # Half up, as everywhere; a cast alone would cut.
         resized = (resized + 0.5).floor().cast(depth)
@@ -53,13 +60,31 @@ def _resize(image: Any, size: Size) -> Any:
     return image.resize(size.width / image.width, vscale=size.height / image.height, kernel=_KERNEL)
 
 
-def _resize_data(image: Any, size: Size, no_data: NoData) -> Any:
+def _in_order(image: Any, order: list[int]) -> Any:
+    """The image's bands in another order."""
+    if order == sorted(order):
+        return image
+    first, *others = (image[i] for i in order)
+    return first.bandjoin(others)
+
+
+def _resize_data(image: Any, size: Size, alpha_band: int | None, no_data: NoData) -> Any:
     """Means of the samples that have data."""
+    # Multiband: else libvips would weight by what it takes for alpha.
+    image = image.copy(interpretation="multiband")
     holes = _find(image, no_data)
-    resized = _resize(holes.ifthenelse(0, image.cast("float")), size)
-    weight = _resize((holes == 0).cast("float") / 255, size)
+    values = holes.ifthenelse(0, image.cast("float"))
+    data = weights = (holes == 0).cast("float") / 255
+    if alpha_band is not None:
+        alpha = values[alpha_band] / limits(DTYPES[image.format])[1]
+        shares = [alpha if i != alpha_band else alpha * 0 + 1 for i in range(image.bands)]
+        shares = shares[0].bandjoin(shares[1:])
+        values, weights = values * shares, weights * shares
+    weight = _resize(weights, size)
+    seen = weight > _LEAST_OPAQUE
+    seen = seen & (_resize(data, size) > _LEAST_DATA)
     nearest = _nearest(image, size).cast("float")
-    return (weight > _LEAST_WEIGHT).ifthenelse(resized / weight, nearest)
+    return seen.ifthenelse(_resize(values, size) / weight, nearest)
 
 
 def _keep_no_data(resized: Any, image: Any, size: Size, no_data: NoData) -> Any:

@@ -9,8 +9,9 @@ import numpy as np
 from srpipe.errors import DeviceError, InferenceError, ModelError, OutOfMemoryError
 from srpipe.forks import keep_in_forks, refuse_in_fork
 from srpipe.io.binding import Batch, Binding, DeviceBinding, HostBinding, Tensor
+from srpipe.io.child import time_limit
 from srpipe.io.devices import Device, Provider
-from srpipe.io.external_data import external_files
+from srpipe.io.external_data import external_files, loadable_path
 from srpipe.io.onnx_runtime import QUIET, is_out_of_memory, one_line, ort
 
 
@@ -113,12 +114,13 @@ class Session:
                 "session.model_external_initializers_file_folder_path", folder
             )
         # Its fallback prints, and would hide that a device is not there.
-        return ort.InferenceSession(
-            self._path if self._content is None else self._content,
-            options,
-            providers=providers,
-            enable_fallback=0,
-        )
+        with time_limit():
+            return ort.InferenceSession(
+                loadable_path(self._path) if self._content is None else self._content,
+                options,
+                providers=providers,
+                enable_fallback=0,
+            )
 
     def _model_error(self, error: Exception) -> ModelError:
         return ModelError(f"{self._path} cannot be loaded as an ONNX model: {one_line(error)}")
@@ -139,15 +141,22 @@ class Session:
         """
         try:
             options = terminator.options if terminator else None
-            self._binding.run(input_name, output_name, batch, result, options)
+            with time_limit(batch.size):
+                self._binding.run(input_name, output_name, batch, result, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise self._failure(error, batch) from None
 
     def run_free(self, input_name: str, output_name: str, batch: Tensor) -> Tensor | None:
-        """Run the model into a new array; None where it fails (for probing)."""
+        """Run the model into a new array; None where it fails (for probing).
+
+        Raises:
+            OutOfMemoryError: it ran out of memory.
+        """
         try:
-            (result,) = self._session.run([output_name], {input_name: batch})
-        except Exception:  # any failure means that the model does not take this shape
+            (result,) = self.run_several(input_name, [output_name], batch)
+        except OutOfMemoryError:
+            raise
+        except InferenceError:  # any failure means that the model does not take this shape
             return None
         return result if isinstance(result, np.ndarray) else None
 
@@ -159,7 +168,8 @@ class Session:
             InferenceError: the model failed otherwise.
         """
         try:
-            return list(self._session.run(output_names, {input_name: batch}))
+            with time_limit(batch.size):
+                return list(self._session.run(output_names, {input_name: batch}))
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise self._failure(error, batch) from None
 

@@ -25,6 +25,7 @@ DEFAULT_CHUNK_PX = 256
 _CHUNKS_PX = range(64, 4097, 2)
 _LEVELS = range(1, 33)
 _COMPRESSIONS = ("blosc", "gzip", "none")
+_SIGN = np.uint16(1 << 15)
 _RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 
 Pixels = npt.NDArray[Any]
@@ -94,7 +95,8 @@ def save_zarr(image: Any, spec: OutputSpec, path: str, no_data: NoData | None = 
         image.bands,
         DTYPES[image.format],
         ZarrOptions.parse(spec),
-        colours=image.bands - image.hasalpha(),
+        # Data of three bands are no colours.
+        colours=0 if image.interpretation == "multiband" else image.bands - image.hasalpha(),
         no_data=no_data,
     )
     failures: list[Exception] = []
@@ -139,7 +141,7 @@ class ZarrPyramid:
             bands: of the image.
             dtype: of its samples.
             options: chunks and compression.
-            colours: bands without alpha; 1 and 3 are told to viewers.
+            colours: bands without alpha, 1 and 3 are told to viewers; 0: they are data.
             no_data: what is empty in the image; None: nothing is.
 
         Raises:
@@ -150,7 +152,10 @@ class ZarrPyramid:
         self._left_over = b""
         fill_value = no_data.value if no_data is not None else None
         arrays = create_arrays(path, size, bands, dtype, options, colours, fill_value)
-        self._levels = chain([Level(array, options.chunk_px, no_data) for array in arrays])
+        alpha = has_alpha(bands, colours)
+        self._levels = chain(
+            [Level(array, options.chunk_px, alpha=alpha, no_data=no_data) for array in arrays]
+        )
 
     def write(self, data: bytes) -> None:
         """Take the next bytes of the image, rows of pixels, in pieces of any length.
@@ -192,7 +197,7 @@ def create_arrays(
         bands: of the image.
         dtype: of its samples.
         options: chunks, compression and levels.
-        colours: bands without alpha; 1 and 3 are told to viewers.
+        colours: bands without alpha, 1 and 3 are told to viewers; 0: they are data.
         nodata: the value that means no data, the arrays' fill value; None: there is none.
 
     Returns:
@@ -245,8 +250,11 @@ def chain(levels: list[Level]) -> list[Level]:
 class Level:
     """One array, and the rows of it that do not fill a row of chunks yet."""
 
-    def __init__(self, array: Any, chunk_px: int, no_data: NoData | None) -> None:
+    def __init__(
+        self, array: Any, chunk_px: int, *, alpha: bool, no_data: NoData | None = None
+    ) -> None:
         self._array = array
+        self._alpha = alpha
         self._no_data = no_data
         bands, self.height, width = array.shape
         self.dtype: np.dtype[Any] = array.dtype
@@ -276,18 +284,23 @@ class Level:
             place = np.s_[:, top : top + len(chunk), left : left + chunk.shape[1]]
             self._array[place] = chunk.transpose(2, 0, 1)
             if self.below is not None:
-                halves.append(halve(chunk, self._no_data))
+                halves.append(halve(chunk, alpha=self._alpha, no_data=self._no_data))
         self.rows_written += self._filled
         self._filled = 0
         if self.below is not None:
             self.below.add(np.concatenate(halves, axis=1))
 
 
-def halve(pixels: Pixels, no_data: NoData | None = None) -> Pixels:
+def halve(pixels: Pixels, *, alpha: bool = False, no_data: NoData | None = None) -> Pixels:
     """Half the size of (height, width, bands), rounded up: means of 2x2, of integers to even.
 
-    Rounding halves up would make each level a little brighter than the one before. With no-data, the
-    first of each 2x2: a mean would be neither.
+    Rounding halves up would make each level a little brighter than the one before.
+
+    Args:
+        pixels: one level.
+        alpha: whether the last band is alpha, by which the means of the others are weighted.
+        no_data: what is empty; if anything can be, the first of each 2x2 is taken: a mean would be
+            neither.
     """
     if no_data is not None:
         return pixels[::2, ::2]
@@ -295,13 +308,28 @@ def halve(pixels: Pixels, no_data: NoData | None = None) -> Pixels:
     if height % 2 or width % 2:  # the mean of what is there
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     if pixels.dtype == np.int16:
-        return (halve((pixels.view(np.uint16)) ^ np.uint16(0x8000)) ^ np.uint16(0x8000)).view(
-            np.int16
-        )
-    rows = pixels[0::2].astype(np.uint32) + pixels[1::2]
-    total = rows[:, 0::2] + rows[:, 1::2]
+        half = halve(pixels.view(np.uint16) ^ _SIGN)
+        return (half ^ _SIGN).view(np.int16)
+    total = _sums(pixels.astype(np.uint32))
     mean: Pixels = (total + 1 + ((total >> 2) & 1)) >> 2
+    if alpha:
+        weights = pixels[..., -1:].astype(np.uint64)
+        total, weight = _sums(pixels[..., :-1] * weights), _sums(weights)
+        weighted = (total + weight // 2) // np.maximum(weight, 1)
+        mean[..., :-1] = np.where(weight > 0, weighted, mean[..., :-1])
     return mean.astype(pixels.dtype)
+
+
+def _sums(pixels: Pixels) -> Pixels:
+    """Of 2x2 pixels each."""
+    rows = pixels[0::2] + pixels[1::2]
+    sums: Pixels = rows[:, 0::2] + rows[:, 1::2]
+    return sums
+
+
+def has_alpha(bands: int, colours: int) -> bool:
+    """Whether the last of so many bands is alpha."""
+    return 0 < colours < bands
 
 
 def ome_metadata(
@@ -312,7 +340,7 @@ def ome_metadata(
     Args:
         levels: how many, each half as large as the one before.
         bands: channels.
-        colours: bands without alpha.
+        colours: bands without alpha; 0: they are data.
         shown: the values that are shown black and white.
     """
     datasets = []
@@ -335,7 +363,7 @@ def ome_metadata(
             {"label": label, "color": color, "active": True, "window": window}
             for label, color in named
         ]
-        if bands > colours:
+        if has_alpha(bands, colours):
             channels.append(
                 {"label": "alpha", "color": "FFFFFF", "active": False, "window": window}
             )

@@ -154,13 +154,13 @@ class _Check:
 def _folder_beside(path: Path) -> Iterator[Path]:
     """A folder on the same disk, gone at the end, so that the file in it can have its own name."""
     try:
-        folder = tempfile.mkdtemp(prefix=".srpipe-", dir=path.parent)
+        folder = tempfile.TemporaryDirectory(
+            prefix=".srpipe-", dir=path.parent, ignore_cleanup_errors=True
+        )
     except OSError as error:
         raise _not_written(path, error) from None
-    try:
-        yield Path(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with folder as name:
+        yield Path(name)
 
 
 def _move(source: Path, target: Path) -> None:

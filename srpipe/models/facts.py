@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from srpipe.errors import ModelError
+from srpipe.errors import ModelError, OutOfMemoryError
 from srpipe.io.session import Session
 from srpipe.models.graph import load_graph, save_graph
 from srpipe.plan.geometry import round_up
@@ -161,7 +161,7 @@ def _count_flops(model: onnx.ModelProto, info: ModelInfo) -> float | None:
         save_graph(model, path)
         try:
             costs = Session(str(path), "cpu", 0).run_free(info.input_name, _COSTS, batch)
-        except ModelError:
+        except (ModelError, OutOfMemoryError):
             return None
     if costs is None:
         return None

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from srpipe.errors import ModelError
+from srpipe.io.child import time_limit
 from srpipe.io.onnx_runtime import QUIET, one_line, ort
 
 _STANDARD = {"", "ai.onnx"}
@@ -29,9 +30,10 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
         file = Path(folder) / "folded.onnx"
         options.optimized_model_filepath = str(file)
         try:
-            ort.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            with time_limit():
+                ort.InferenceSession(
+                    model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                )
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise ModelError(f"ONNX Runtime does not take the model: {one_line(error)}") from None
         folded = onnx.load(file)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import external_data_helper
 
 from srpipe.errors import ModelError, OutputError
-from srpipe.io.external_data import external_files
+from srpipe.io.external_data import external_file, external_files
 
 
 def load_graph(path: str | os.PathLike[str], *, external: bool = True) -> onnx.ModelProto:
@@ -31,9 +32,32 @@ def load_graph(path: str | os.PathLike[str], *, external: bool = True) -> onnx.M
         raise ModelError(f"model file {name} does not exist: check the path.")
     external_files(name)
     try:
-        return onnx.load(name, load_external_data=external)
-    except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
+        model = onnx.load(name, load_external_data=False)
+        if external:
+            _load_weights(model, name)
+    except (DecodeError, ValueError, OSError) as error:
         raise ModelError(f"{name} cannot be loaded as an ONNX model: {error}") from None
+    return model
+
+
+def _load_weights(model: onnx.ModelProto, path: str) -> None:
+    """Read what a model keeps in other files; onnx itself follows no links."""
+    for tensor in external_data_helper._get_all_tensors(model):
+        if not external_data_helper.uses_external_data(tensor):
+            continue
+        told = external_data_helper.ExternalDataInfo(tensor)
+        with open(external_file(path, told.location), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            offset = told.offset or 0
+            length = size - offset if told.length is None else told.length
+            if not (offset >= 0 and 0 <= length <= size - offset):
+                raise ModelError(
+                    f"{file.name}, which holds weights of {path}, ends before them: it is damaged."
+                )
+            file.seek(offset)
+            tensor.raw_data = file.read(length)
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
 
 
 def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:

@@ -14,6 +14,8 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
 from srpipe.errors import ModelError
+from srpipe.io.external_data import has_links
+from srpipe.models.graph import load_graph
 from srpipe.plan.model_info import ModelInfo
 
 _PIXELS = "srpipe.pixels"
@@ -40,8 +42,8 @@ def take_integers(
         ModelError: the file cannot be read.
     """
     try:
-        if content is None:
-            whole = onnx.load(model.path, load_external_data=False)
+        if content is None:  # beside a graph in memory, ONNX Runtime finds no weights by links
+            whole = load_graph(model.path, external=has_links(model.path))
         else:
             whole = onnx.load_model_from_string(content)
     except (DecodeError, ValueError, OSError) as error:

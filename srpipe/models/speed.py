@@ -1,19 +1,32 @@
-"""Compares how fast models run here, in the arrangement srpipe uses on a processor."""
+"""How fast models run here: about, for deciding what is worth measuring, and against each other."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
+from srpipe.errors import ModelError, SrpipeError
 from srpipe.io.binding import Tensor
+from srpipe.io.cache import read_cached_json, write_cached_json
+from srpipe.io.child import most_bytes, try_out
+from srpipe.io.onnx_runtime import onnx_runtime_version
+from srpipe.io.processor import processor_name
 from srpipe.io.session import Session
 from srpipe.plan.model_info import ModelInfo
 
+logger = logging.getLogger(__name__)
+
+_KIND = "speeds"
+_ROUGH_PX = 128
 ROUNDS = 7
 _ROUND_S = 0.25
 _MAX_RUNS = 1000
@@ -47,6 +60,46 @@ def compare_speeds(
     times = [[runner.time_s(runs) for runner in runners] for _ in range(rounds)]
     megapixels = runs * tile.size / model.channels / 1e6
     return [megapixels / median(taken) for taken in zip(*times, strict=True)]
+
+
+def rough_speed(info: ModelInfo, device: str, cores: int) -> float | None:
+    """About how many megapixels of input a model computes in a second; None if it cannot be run.
+
+    It is measured once, in a process of its own, and kept: it decides what is worth measuring well.
+
+    Args:
+        info: the model.
+        device: one device.
+        cores: of the processor, for one run.
+    """
+    facts = (info.sha256, device, cores, processor_name(), onnx_runtime_version())
+    name = hashlib.sha256(repr(facts).encode()).hexdigest()
+    kept = read_cached_json(_KIND, name)
+    if type(kept) is float and math.isfinite(kept) and kept > 0:
+        return kept
+    try:
+        speed = try_out(info.path, partial(_measure_speed, info, device, cores), most_bytes())
+    except SrpipeError as error:
+        logger.info("the speed of %s cannot be measured: %s", info.name, error)
+        return None
+    write_cached_json(_KIND, name, speed)
+    return speed
+
+
+def _measure_speed(info: ModelInfo, device: str, cores: int) -> float:
+    from srpipe.models.rewrite.check import laid_out, tile_shape  # imports onnx
+
+    side_px = min(_ROUGH_PX, info.tile_px or _ROUGH_PX)
+    shape = tile_shape(info, side_px, side_px)
+    tile = laid_out(info, np.full(shape, sum(info.value_range) / 2, np.float32))
+    session = Session(info.path, device, cores)
+    times = []
+    for _ in range(2):  # the first pays for memory that the second finds
+        begin_s = time.perf_counter()
+        if session.run_free(info.input_name, info.output_name, tile) is None:
+            raise ModelError(f"{info.path} fails on a tile of {shape}.")
+        times.append(time.perf_counter() - begin_s)
+    return tile.size / info.channels / 1e6 / min(times)
 
 
 class _Runner:

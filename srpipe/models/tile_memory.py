@@ -7,10 +7,6 @@ gives memory back, so the second batch of one process would find what the first 
 from __future__ import annotations
 
 import contextlib
-import json
-import signal
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +14,13 @@ from typing import Any
 import numpy as np
 
 from srpipe.errors import OutOfMemoryError, SrpipeError, StageError
+from srpipe.io.child import Child
 from srpipe.io.session import Session
 from srpipe.plan.geometry import Size
 from srpipe.plan.job import DEFAULT_TILE_SIZE_PX
 from srpipe.plan.model_info import ModelInfo
 
 DEFAULT_TIMEOUT_S = 120.0
-
-_BOOTSTRAP = (
-    "import json, sys; request = json.loads(sys.argv[1]); sys.path[:] = request.pop('sys_path'); "
-    "from srpipe.models.tile_memory import run_request; run_request(request)"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,53 +80,30 @@ def _measure(info: ModelInfo, tile: Size, batch_size: int, timeout_s: float) -> 
     results = [batch_size, info.channels, scaled.height, scaled.width]
     if info.layout == "NHWC":
         planes, results = ([n, h, w, c] for n, c, h, w in (planes, results))
-    request = {
-        "sys_path": sys.path,
-        "path": info.path,
-        "input_name": info.input_name,
-        "output_name": info.output_name,
-        "dtype": info.dtype,
-        "batch": planes,
-        "result": results,
-    }
     what = f"running {info.name} on {batch_size} tile{'s' * (batch_size > 1)} of {tile}"
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", _BOOTSTRAP, json.dumps(request)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-        )
-    except subprocess.TimeoutExpired:
-        raise StageError(f"{what} took more than {timeout_s:g} seconds.") from None
-    if done.returncode == -signal.SIGKILL:
-        raise OutOfMemoryError(f"{what} was killed: there is too little memory.")
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise StageError(f"{what} failed: {said[-1] if said else f'code {done.returncode}'}")
-    model_bytes, grown = json.loads(done.stdout)
-    return int(model_bytes), int(grown)
-
-
-def run_request(request: dict[str, Any]) -> None:
-    """Run one batch in this process, and print the growth of loading and running as JSON, bytes."""
-    empty = status_bytes("VmRSS")
-    try:
-        session = Session(request["path"], "cpu", 0)
-        batch = np.random.default_rng(0).random(request["batch"], np.float32)
-        batch = batch.astype(request["dtype"], copy=False)
-        result = np.zeros(request["result"], request["dtype"])
-        result.fill(1)  # touched, so that it counts before the run and not in it
-        loaded = status_bytes("VmRSS")
-        peak = reset_peak()
-        session.run(request["input_name"], request["output_name"], batch, result)
+        with Child() as child:
+            child.start(_run_batch, info, planes, results)
+            model_bytes, grown = child.result(timeout_s)
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{what}: there is too little memory ({error}).") from None
     except SrpipeError as error:
-        sys.exit(str(error))
+        raise StageError(f"{what} failed: {error}") from None
+    return model_bytes, grown
+
+
+def _run_batch(info: ModelInfo, planes: list[int], results: list[int]) -> tuple[int, int]:
+    """Run one batch in this process: the growth of loading and of running, bytes."""
+    empty = status_bytes("VmRSS")
+    session = Session(info.path, "cpu", 0)
+    batch = np.random.default_rng(0).random(planes, np.float32).astype(info.dtype, copy=False)
+    result = np.zeros(results, info.dtype)
+    result.fill(1)  # touched, so that it counts before the run and not in it
+    loaded = status_bytes("VmRSS")
+    peak = reset_peak()
+    session.run(info.input_name, info.output_name, batch, result)
     grown = max(status_bytes(peak) - loaded, 0)
-    model_bytes = max(loaded - empty - batch.nbytes - result.nbytes, 0)
-    json.dump([model_bytes, grown], sys.stdout)
+    return max(loaded - empty - batch.nbytes - result.nbytes, 0), grown
 
 
 def reset_peak() -> str:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import onnx
 
 from srpipe.errors import ModelError
-from srpipe.io.external_data import external_files
+from srpipe.io.child import time_limit
+from srpipe.io.external_data import external_files, loadable_path
 from srpipe.io.onnx_runtime import QUIET, one_line, ort
 
 Array = npt.NDArray[Any]
@@ -22,14 +23,17 @@ def open_on_cpu(model: bytes | str) -> ort.InferenceSession:
     Raises:
         ModelError: ONNX Runtime does not take it, or it keeps weights outside its folder.
     """
+    name = "the model"
     if isinstance(model, str):
+        name = model
         external_files(model)
+        model = loadable_path(model)
     options = ort.SessionOptions()
     options.log_severity_level = QUIET
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        with time_limit():
+            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        name = model if isinstance(model, str) else "the model"
         raise ModelError(f"{name} cannot be loaded as an ONNX model: {one_line(error)}") from None
 
 
@@ -59,7 +63,8 @@ class Trial:
             ModelError: the model fails on it.
         """
         try:
-            results: list[Array] = self._session.run(self._outputs, {self._input_name: image})
+            with time_limit(image.size):
+                results: list[Array] = self._session.run(self._outputs, {self._input_name: image})
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise ModelError(
                 f"the model fails on an input of {image.shape}: {one_line(error)}"

@@ -9,6 +9,7 @@ import numpy as np
 
 from srpipe.errors import ModelError, SettingsError
 from srpipe.io.binding import Tensor
+from srpipe.io.child import time_limit
 from srpipe.io.model_sidecar import complete_metadata
 from srpipe.io.onnx_runtime import one_line
 from srpipe.models.trial import open_on_cpu
@@ -57,7 +58,8 @@ class Runner:
         """The result of ``output``, by default the image; None if the model does not take the batch."""
         tile = np.ascontiguousarray(batch, self._dtype)
         try:
-            (result,) = self._session.run([output or self.image_output()], {self._input: tile})
+            with time_limit(tile.size):
+                (result,) = self._session.run([output or self.image_output()], {self._input: tile})
         except Exception as error:  # any failure means that the model does not take this shape
             self._why = one_line(error)
             return None

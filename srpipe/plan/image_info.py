@@ -62,6 +62,8 @@ class ImageInfo:
     """What models see: its numbers, these under sRGB's tone curve, or converted to sRGB."""
     remarks: tuple[str, ...] = ()
     """What a user should know of the file beforehand, each a clause: what is left out of it."""
+    orientation: int = 1
+    """How it is to be turned to be seen, by EXIF's numbers; 1: as it is stored."""
     nodata: float | None = None
     """The value that means no data, of its type; None: there is none. In floats NaN and infinity mean
     it anyway."""

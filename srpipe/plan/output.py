@@ -93,6 +93,11 @@ class OutputSpec:
         return not stripped and all({"all", "exif"} & set(names) for names in kept)
 
     @property
+    def keeps_orientation(self) -> bool:
+        """Whether a file can say how it is to be turned; else its pixels are."""
+        return self.format.name not in ("DeepZoom", "Zarr", "raw")
+
+    @property
     def is_one_file(self) -> bool:
         """Whether it is no folder, and nothing belongs to it."""
         return self.format.name != "Zarr" and companion(self.path) is None
@@ -158,7 +163,7 @@ def _as_deepzoom(spec: OutputSpec) -> OutputSpec:
         spec.format,
         sixteen_bit=kind.sixteen_bit,
         alpha=kind.alpha,
-        any_bands=kind.any_bands,
+        any_bands=False,  # no viewer shows them
         typical_ratio=kind.typical_ratio,
     )
     if not options.keys() & {"keep", "strip", "no_strip"}:

@@ -1,18 +1,14 @@
-"""The process that runs candidates for :mod:`srpipe.tune.stopwatch`: requests in, answers out.
+"""What the processes of :mod:`srpipe.tune.stopwatch` do: they run candidates.
 
-Each line in is one request as JSON, each line out its answer. Every candidate has a session of its
-own, as the job would have it, so that what it takes of the memory can be told from the others.
+Every candidate has a session of its own, as the job would have it, so that what it takes of the memory
+can be told from the others.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,40 +65,36 @@ class _Runs:
         self._pool.shutdown()
 
 
-def serve(model: dict[str, Any]) -> None:
-    """Answer requests until there are no more.
+_loaded: dict[str, _Runs] = {}
+
+
+def carry_out(model: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    """Carry out a request of :class:`srpipe.tune.stopwatch.Stopwatch`.
 
     Args:
-        model: path, names, dtype, layout, channels, scale and value range, as JSON gives them.
+        model: path, names, dtype, layout, channels, scale and value range.
+        request: what to ``do``, and with what.
+
+    Returns:
+        What was measured, or an ``error``.
     """
-    # If memory runs out, the kernel should end this process before any other.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    # What libraries print must not come between the answers.
-    answers, sys.stdout = sys.stdout, sys.stderr
-    loaded: dict[str, _Runs] = {}
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = _answer(model, request, loaded)
-        except (SrpipeError, MemoryError) as error:
-            answer = {"error": str(error) or "too little memory"}
-        print(json.dumps(answer), file=answers, flush=True)
+    try:
+        return _answer(model, request)
+    except (SrpipeError, MemoryError) as error:
+        return {"error": str(error) or "too little memory"}
 
 
-def _answer(
-    model: dict[str, Any], request: dict[str, Any], loaded: dict[str, _Runs]
-) -> dict[str, Any]:
+def _answer(model: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
     match request["do"]:
         case "load":
-            runs = loaded[request["name"]] = _Runs(model, request)
+            runs = _loaded[request["name"]] = _Runs(model, request)
             return {"seconds": runs.first_s, "bytes": runs.n_bytes}
         case "time":
             begin_s = time.process_time()
-            seconds = loaded[request["name"]].time_s(request["rounds"])
+            seconds = _loaded[request["name"]].time_s(request["rounds"])
             return {"seconds": seconds, "cpu_s": time.process_time() - begin_s}
         case "drop":
-            loaded.pop(request["name"]).close()
+            _loaded.pop(request["name"]).close()
             return {}
         case "differ":
             return {"levels": _differ(model, request)}

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import replace
 
-import numpy as np
-
-from srpipe.errors import SpaceError, SrpipeError
+from srpipe.errors import SpaceError
 from srpipe.io.devices import processor_devices
-from srpipe.io.session import Session
 from srpipe.io.space import format_bytes
-from srpipe.plan.geometry import Size, round_up
+from srpipe.models.speed import rough_speed
 from srpipe.plan.job import Plan
 from srpipe.plan.model_info import ModelInfo
 from srpipe.settings import Settings
@@ -30,7 +26,6 @@ logger = logging.getLogger(__name__)
 _WORTH = 10
 _FIXED_S = 5.0
 _MEASURED_MP = 3.0
-_ROUGH_PX = 128
 # Pictures of a few megapixels give the same bytes everywhere.
 _FEW_TILES = 8
 
@@ -72,13 +67,15 @@ def tune_plan(
         return plan
     measured = not few and task.is_open
     if measured and not task.table.covers(task.asked, task.budget_bytes):
-        rough = _rough_seconds(plan, graph, cores) if measure else None
-        measured = rough is not None and rough > _WORTH * _tuning_s(plan, rough)
+        speed = rough_speed(graph, plan.devices[0], cores) if measure else None
+        rough_s = plan.grid.model_pixels / 1e6 / speed if speed else 0.0
+        tuning_s = _tuning_s(plan, rough_s)
+        measured = rough_s > _WORTH * tuning_s
         if measured:
             logger.warning(
                 "measuring the best tile, batch and threads for %s (once; about %.0f s).",
                 plan.model.name,
-                _tuning_s(plan, rough or 0.0),
+                tuning_s,
             )
             task.search()
     if not measured and settings.memory_bytes is None:
@@ -265,26 +262,6 @@ class Task:
     def _keep(self, rows: Rows, searches: dict[str, int | None]) -> None:
         self.table = Table(self.table.rows | rows, self.table.searches | searches)
         save_table(self._name, self.table)
-
-
-def _rough_seconds(plan: Plan, info: ModelInfo, cores: int) -> float | None:
-    """About how long the model takes for a job, from one small tile; None if that fails."""
-    side_px = round_up(max(info.least_px, min(_ROUGH_PX, plan.grid.tile.width)), info.multiple_px)
-    size = Size(info.width_px or side_px, info.height_px or side_px)
-    shape = [info.batch or 1, info.channels, size.height, size.width]
-    if info.layout == "NHWC":
-        shape = [shape[i] for i in (0, 2, 3, 1)]
-    tile = np.full(shape, sum(info.value_range) / 2, info.dtype)
-    try:
-        session = Session(info.path, plan.devices[0], cores)
-    except SrpipeError:
-        return None
-    session.run_free(info.input_name, info.output_name, tile)
-    begin_s = time.perf_counter()
-    if session.run_free(info.input_name, info.output_name, tile) is None:
-        return None
-    seconds = time.perf_counter() - begin_s
-    return seconds * plan.grid.model_pixels / (shape[0] * size.pixels)
 
 
 def _tuning_s(plan: Plan, job_s: float) -> float:

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import selectors
-import signal
-import subprocess
-import sys
-import tempfile
 from types import TracebackType
 from typing import Any
 
 from srpipe.errors import OutOfMemoryError, StageError
+from srpipe.io.child import Child
 from srpipe.io.devices import runs_on_processor
 from srpipe.plan.geometry import Size
 from srpipe.plan.model_info import ModelInfo
 from srpipe.tune.candidates import Arrangement, Candidate
+from srpipe.tune.child import carry_out
 from srpipe.tune.search import Loaded
 
 _TIMEOUT_S = 120.0
 _MAX_LEVELS = 1.0
 # Threads of ONNX Runtime that wait for each other spin, so that all cores of a run are busy.
 _UNDISTURBED = 0.85
-_BOOTSTRAP = (
-    "import json, sys; request = json.loads(sys.argv[1]); sys.path[:] = request.pop('sys_path'); "
-    "from srpipe.tune.child import serve; serve(request)"
-)
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     # Large blocks go back to the system when they are freed: else glibc keeps more and more of them,
@@ -156,8 +146,7 @@ class Stopwatch:
 
 class _Process:
     def __init__(self, info: ModelInfo, other_path: str) -> None:
-        request = {
-            "sys_path": sys.path,
+        self._model = {
             "path": info.path,
             "other_path": other_path,
             "input_name": info.input_name,
@@ -168,46 +157,15 @@ class _Process:
             "scale": info.scale,
             "value_range": info.value_range,
         }
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOTSTRAP, json.dumps(request)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=os.environ | _ENVIRONMENT,
-            start_new_session=True,
-        )
+        self._child = Child(environment=_ENVIRONMENT)
+        self.end = self._child.end
 
     def send(self, request: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # that it is gone is heard when it is listened to
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+        self._child.start(carry_out, self._model, request)
 
     def receive(self) -> dict[str, Any]:
-        stdout = self._process.stdout
-        assert stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(stdout, selectors.EVENT_READ)
-            if not selector.select(_TIMEOUT_S):
-                raise StageError(f"a run of the model took more than {_TIMEOUT_S:g} seconds.")
-        line = stdout.readline()
-        if line:
-            answer: dict[str, Any] = json.loads(line)
-            return answer
-        if self._process.wait() == -signal.SIGKILL:
-            raise OutOfMemoryError(
-                "the process that tries the model was killed for want of memory."
-            )
-        self._log.seek(0)
-        said = self._log.read().decode(errors="replace").strip().splitlines()
-        raise StageError(f"the process that tries the model failed: {said[-1] if said else '?'}")
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._log.close()
+        told: dict[str, Any] = self._child.result(_TIMEOUT_S)
+        return told
 
 
 def _shape(candidate: Candidate) -> tuple[int, int, int]:

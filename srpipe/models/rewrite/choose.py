@@ -15,7 +15,6 @@ import onnx
 from srpipe.errors import ModelError
 from srpipe.io.binding import Tensor
 from srpipe.io.processor import available_cores
-from srpipe.io.session import Session
 from srpipe.models.graph import load_graph
 from srpipe.models.rewrite.apply import REWRITES, can_be_rewritten, rewrite_settled
 from srpipe.models.rewrite.check import TOLERANCE, Check, laid_out, tile_shape
@@ -27,14 +26,12 @@ logger = logging.getLogger(__name__)
 
 LEAST_GAIN = 1.02
 """A rewrite that is not faster by this factor may only seem so."""
+ROUNDS = 5
 _TILE_PX = 128
-_ROUNDS = 5
 # More runs at once than this need memory, and show nothing new.
 _MAX_CORES = 4
 # A model so large takes seconds even to look through.
 _LARGE_BYTES = 20_000_000
-WORTHWHILE_S = 20.0
-"""Work of less seconds than this would not earn what measuring costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +91,17 @@ class Candidates:
                 yield candidate
 
 
-def choose_rewrites(info: ModelInfo) -> Candidate | None:
+def choose_rewrites(
+    info: ModelInfo, least_gain: float = LEAST_GAIN, rounds: int = ROUNDS
+) -> Candidate | None:
     """The graph with all rewrites that make a model faster here; None: the original.
 
     One after the other is added to those already chosen, if it is measurably faster with it.
 
     Args:
         info: the model, on a CPU.
+        least_gain: how many times as fast a rewrite must make it.
+        rounds: of measuring.
 
     Raises:
         ModelError: the model cannot be read.
@@ -118,7 +119,7 @@ def choose_rewrites(info: ModelInfo) -> Candidate | None:
     for name in matching:
         chosen = () if best is None else best.names
         candidate = candidates.make((*chosen, name))
-        if candidate is not None and gain(info, candidate, best, tile) >= LEAST_GAIN:
+        if candidate is not None and gain(info, candidate, best, tile, rounds) >= least_gain:
             best = candidate
     return best
 
@@ -135,7 +136,13 @@ def trial_tile(info: ModelInfo, side_px: int = _TILE_PX) -> Tensor:
     return laid_out(info, noise * np.float32(high - low) + np.float32(low))
 
 
-def gain(info: ModelInfo, candidate: Candidate, base: Candidate | None, tile: Tensor) -> float:
+def gain(
+    info: ModelInfo,
+    candidate: Candidate,
+    base: Candidate | None,
+    tile: Tensor,
+    rounds: int = ROUNDS,
+) -> float:
     """How many times as fast one graph is as another; None: as the original.
 
     By processor time: what else the machine does must not decide.
@@ -146,25 +153,9 @@ def gain(info: ModelInfo, candidate: Candidate, base: Candidate | None, tile: Te
         if base is not None:
             paths[0] = Path(folder, "base.onnx")
             paths[0].write_bytes(base.content)
-        before, after = compare_speeds(paths, info, tile, _cores(), _ROUNDS, time.process_time)
+        before, after = compare_speeds(paths, info, tile, _cores(), rounds, time.process_time)
     return after / before
 
 
 def _cores() -> int:
     return min(available_cores(), _MAX_CORES)
-
-
-def work_s(info: ModelInfo, megapixels: float) -> float:
-    """Seconds that the original takes for so many megapixels of input, about.
-
-    Raises:
-        ModelError, InferenceError: it cannot be run.
-    """
-    tile = trial_tile(info)
-    session = Session(info.path, "cpu", 0)
-    times = []
-    for _ in range(2):
-        begin_s = time.perf_counter()
-        session.run_several(info.input_name, [info.output_name], tile)
-        times.append(time.perf_counter() - begin_s)
-    return megapixels * 1e6 / (tile.size / info.channels) * min(times)

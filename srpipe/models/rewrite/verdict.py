@@ -8,15 +8,18 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from srpipe.errors import InferenceError, ModelError
 from srpipe.io.cache import cache_folder, read_cached_json, write_cached, write_cached_json
+from srpipe.io.child import most_bytes, try_out
 from srpipe.io.external_data import hash_model
 from srpipe.io.onnx_runtime import onnx_runtime_version
-from srpipe.io.processor import processor_name
+from srpipe.io.processor import available_cores, processor_name
 from srpipe.io.small_files import read_small
+from srpipe.models.speed import rough_speed
 from srpipe.plan.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)
@@ -24,6 +27,8 @@ logger = logging.getLogger(__name__)
 # To be raised with every change of a rewrite, or of how they are chosen.
 _VERSION = 1
 _KIND = "graphs"
+WORTHWHILE_S = 20.0
+"""Work of less seconds than this would not earn what measuring costs."""
 _MAX_GRAPH_BYTES = 2**31  # as much as protobuf takes
 
 
@@ -55,15 +60,19 @@ def find_graph(info: ModelInfo, megapixels: float) -> Rewritten:
         return kept
     if not megapixels:
         return AS_IT_IS
-    from srpipe.models.rewrite.choose import WORTHWHILE_S, choose_rewrites, work_s  # imports onnx
+    speed = rough_speed(info, "cpu", available_cores())
+    if speed is None:
+        return AS_IT_IS
+    # Small jobs add up until they would have been worth it.
+    total_s = megapixels / speed + _earlier_s(record)
+    if total_s < WORTHWHILE_S:
+        write_cached_json(_KIND, _key(info), {"earlier_s": total_s})
+        return AS_IT_IS
+    from srpipe.models.rewrite import choose  # imports onnx
 
+    choosing = partial(choose.choose_rewrites, info, choose.LEAST_GAIN, choose.ROUNDS)
     try:
-        # Small jobs add up until they would have been worth it.
-        total_s = work_s(info, megapixels) + _earlier_s(record)
-        if total_s < WORTHWHILE_S:
-            write_cached_json(_KIND, _key(info), {"earlier_s": total_s})
-            return AS_IT_IS
-        best = choose_rewrites(info)
+        best = try_out(info.path, choosing, most_bytes())
     except (ModelError, InferenceError) as error:
         logger.info("The graph of %s is left as it is: %s", info.path, error)
         return AS_IT_IS

@@ -13,7 +13,7 @@ import pytest
 
 from srpipe.errors import InferenceError
 from srpipe.io.model_probe import probe_model
-from srpipe.models.rewrite import choose
+from srpipe.models.rewrite import choose, verdict
 from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info, read_graph
 from srpipe.plan.model_info import ModelInfo
 from tests.models.rewrite.test_prelu import prelu_net
@@ -35,7 +35,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("SRPIPE_CACHE", str(folder))
     monkeypatch.setattr(choose, "LEAST_GAIN", 0.0)  # a small net may not be faster
-    monkeypatch.setattr(choose, "_ROUNDS", 1)
+    monkeypatch.setattr(choose, "ROUNDS", 1)
     return folder / "graphs"
 
 
@@ -62,8 +62,8 @@ def test_nothing_is_found_out_for_little_work(info: ModelInfo, own_cache: Path) 
 
 
 def test_little_work_adds_up(info: ModelInfo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "work_s", lambda *_: 0.4 * choose.WORTHWHILE_S)
-    found = [find_graph(info, 0.01).rewrites for _ in range(4)]
+    monkeypatch.setattr(verdict, "rough_speed", lambda *_: 1 / (0.4 * verdict.WORTHWHILE_S))
+    found = [find_graph(info, 1).rewrites for _ in range(4)]
     assert found == [(), (), ("prelu",), ("prelu",)]
 
 
@@ -71,8 +71,8 @@ def test_a_verdict_whose_graph_cannot_be_had_is_found_out_again(
     info: ModelInfo, own_cache: Path
 ) -> None:
     found = find_graph(info, A_LOT_MP)
-    (verdict,) = own_cache.glob("*.json")
-    verdict.write_text(json.dumps({"rewrites": ["prelu"], "sha256": "0" * 64}))
+    (kept,) = own_cache.glob("*.json")
+    kept.write_text(json.dumps({"rewrites": ["prelu"], "sha256": "0" * 64}))
     assert find_graph(info, 0) == AS_IT_IS
     assert find_graph(info, A_LOT_MP) == found
 
