@@ -36,7 +36,7 @@ class SmallJob:
         self.scratch = folder / "scratch"
         self.folder = folder / "work"
         self.folder.mkdir()
-        source = write_pixels(folder / "in.tif", photograph_pixels(116, 90))
+        source = write_pixels(folder / "in.tif", photograph_pixels(112, 86))
         settings = Settings(
             model=str(conv_model(folder / "x1.onnx", scale=1, features=2)),
             tile_size=36, overlap=overlap, engine="serial", checkpoint_every_s=checkpoint_every_s,

@@ -80,9 +80,8 @@ MUTATIONS = (
              "if index % 7 == 3 and self._sequence else planes\n"
              "        broken = blend_tile(\n            planes,", _KILL),
     Mutation("what cannot be decoded is filled", "io/source.py",
-             'options = {"access": "sequential", "fail_on": "error"} | options',
-             'options = {"access": "sequential"} | options | {"fail_on": "none"}', _FUZZ),
-    Mutation("red is taken for blue", "io/source.py",
+             'fail_on=fail_on if strict else "none"', 'fail_on="none"', _FUZZ),
+    Mutation("red is taken for blue", "io/tile_reader.py",
              "out[: rect.height, : rect.width] = pixels",
              "out[: rect.height, : rect.width] = pixels[..., ::-1]", _FUZZ),
     Mutation("results are cut off instead of rounded", "plan/kernels.py",
