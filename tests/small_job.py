@@ -36,11 +36,10 @@ class SmallJob:
         self.scratch = folder / "scratch"
         self.folder = folder / "work"
         self.folder.mkdir()
-        source = write_pixels(folder / "in.tif", photograph_pixels(116, 90))
+        source = write_pixels(folder / "in.tif", photograph_pixels(112, 86))
         settings = Settings(
             model=str(conv_model(folder / "x1.onnx", scale=1, features=2)),
-            tile_size=36, overlap=overlap, engine="serial", edges="none",
-            checkpoint_every_s=checkpoint_every_s,
+            tile_size=36, overlap=overlap, engine="serial", checkpoint_every_s=checkpoint_every_s,
         )  # fmt: skip
         self.output = self.folder / "out.tif"
         self.plan = prepare(str(source), str(self.output), settings)
@@ -111,9 +110,9 @@ def decay(job_dir: Path, chance: random.Random) -> None:
     """Damage what was synced long ago, as a failing disk does: a number of a record, or some seams."""
     records = [job_dir / name for name in _RECORDS if (job_dir / name).exists()]
     for record in records:
-        changes = list(changed_numbers(record.read_bytes()))
-        if changes and chance.random() < 0.7:  # a checkpoint's room may be empty yet
-            record.write_bytes(chance.choice(changes))
+        damaged = list(changed_numbers(record.read_bytes()))
+        if damaged and chance.random() < 0.7:
+            record.write_bytes(chance.choice(damaged))
     seams = job_dir / "seams.raw"
     if seams.exists() and chance.random() < 0.5:
         data = bytearray(seams.read_bytes())

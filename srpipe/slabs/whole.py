@@ -145,7 +145,7 @@ class Whole:
                 )
             _compare_processors(done)
             (joining or self.begin_joining(folder, stop)).finish()
-        check_unchanged(self.plan.image.path, self.plan.image.identity)
+        check_unchanged(self.plan.image.path, self.plan.image.identity, self.path)
         folder.publish()
         report = monitor.report([report_of(record) for record in done], at_once)
         if deliver is not None:
