@@ -13,7 +13,7 @@ from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
 from srpipe.io.small_files import check_name
 from srpipe.io.tiff_header import read_tiff_header
-from srpipe.io.tiff_image import check_decoder, open_tiff
+from srpipe.io.tiff_image import check_decoder, check_kind, open_tiff
 from srpipe.io.to_rgb import CONVERTED, is_float, to_rgb
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.geometry import Size
@@ -53,12 +53,13 @@ def open_image(
         InputError: it is of a kind that cannot be read, or not to be trusted.
         pyvips.Error, UnicodeDecodeError: libvips cannot open it.
     """
-    return show(to_rgb(_open_as_it_is(path, untrusted, strict=strict, access=access)), shown)
+    return show(to_rgb(open_as_it_is(path, untrusted, strict=strict, access=access)), shown)
 
 
-def _open_as_it_is(
+def open_as_it_is(
     path: str, untrusted: bool, *, strict: bool = True, access: str = "sequential"
 ) -> Any:
+    """The image in its own colors; arguments and errors are those of :func:`open_image`."""
     # A source takes the path as it is; a plain file name would have its [brackets] parsed as options.
     source = pyvips.Source.new_from_file(path)
     loader = find_loader(source)
@@ -106,7 +107,9 @@ def read_image_info(
         raise InputError(f"{name} is empty (0 bytes): copy or export it again.")
     check_metadata(name)
     try:
-        image = _open_as_it_is(name, allow_untrusted)
+        if find_loader(pyvips.Source.new_from_file(name)).startswith("tiffload"):
+            check_kind(name, read_tiff_header(name))
+        image = open_as_it_is(name, allow_untrusted)
         # libvips' own format does not say what read it.
         loader = image.get("vips-loader") if image.get_typeof("vips-loader") else "vipsload_source"
         info = _describe(name, image, loader, color_management)

@@ -8,7 +8,15 @@ from typing import Any
 import pyvips
 from pyvips import ffi, nickname_find, type_from_name, vips_lib
 
-__all__ = ["VIPS_ERRORS", "find_loader", "first_line", "is_untrusted", "libvips_version", "pyvips"]
+__all__ = [
+    "VIPS_ERRORS",
+    "find_loader",
+    "first_line",
+    "forget_errors",
+    "is_untrusted",
+    "libvips_version",
+    "pyvips",
+]
 
 # A cached load would return the pixels of a file that has since been replaced.
 pyvips.cache_set_max(0)
@@ -36,6 +44,11 @@ def libvips_version() -> str:
 def is_untrusted(loader: str) -> bool:
     """Whether libvips advises against an operation for files from strangers."""
     return bool(pyvips.Introspect.get(loader).flags & _UNTRUSTED)
+
+
+def forget_errors() -> None:
+    """Drop what libvips noted of damage that was no error, before it is told as the reason of one."""
+    vips_lib.vips_error_clear()
 
 
 def first_line(error: Exception) -> str:
