@@ -16,11 +16,11 @@ from srpipe.io.mask import read_mask_info
 from srpipe.io.model_probe import probe_model
 from srpipe.io.output_place import check_replaceable, refuse_existing
 from srpipe.io.processor import available_cores
+from srpipe.io.save_options import check_options
 from srpipe.io.small_files import check_name
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
 from srpipe.io.tiff_pieces import check_length
-from srpipe.io.writer import check_options
 from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info
 from srpipe.models.zoo import find_model
 from srpipe.plan.bands import bands_seen
@@ -35,6 +35,8 @@ from srpipe.settings import Settings
 from srpipe.tune.job import tune_plan
 
 logger = logging.getLogger(__name__)
+
+_HOLD_NODATA = ("TIFF", "Zarr", "raw")
 
 
 def prepare(
@@ -70,6 +72,7 @@ def prepare(
         src,
         allow_untrusted=settings.allow_untrusted,
         color_management=settings.color_management,
+        nodata=settings.nodata,
     )
     if image.loader.startswith("tiffload") and settings.on_error != "fill":
         check_length(src)
@@ -79,12 +82,13 @@ def prepare(
         logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)
     for remark in image.remarks:
         logger.warning("%s %s.", src, remark)
-    if image.is_float:
-        logger.warning("%s has float numbers: those beyond 0 and 1 are clipped.", src)
     if image.converted_from:
         logger.warning("%s is %s: its result is sRGB.", src, image.converted_from)
     if output.format.name != "TIFF" and lies_on_earth(read_georeference(src)):
         logger.warning("%s holds no georeference, which %s has: write a .tif.", output.path, src)
+    if image.nodata is not None and output.format.name not in _HOLD_NODATA:
+        logger.warning("%s does not say which value means no data, which %s does (%g): write a .tif.",
+                       output.path, src, image.nodata)  # fmt: skip
     kept = None if settings.fresh else read_kept(Path(job_dir))
     device, model = started or start_model(settings, kept)
     cores = available_cores()
@@ -115,8 +119,10 @@ def prepare(
             logger.warning("The job goes on with the tiles it began with, whatever --memory says.")
         settings = kept.complete(settings, cores)
         plan = plan_for(settings, device, kept.grid_for(settings, image.size))
+        check_options(plan.output, plan.written)
     else:
         plan = plan_for(settings, device)
+        check_options(plan.output, plan.written)
         if not os.path.exists(job_dir):
             check_space(plan)  # before anything is measured for it
         # What is chosen for a part is what is chosen for the whole, or its pixels would be others.
@@ -129,7 +135,6 @@ def prepare(
             plan = plan_for(Kept.of(plan).complete(settings, cores), plan.device)
     if settings.rewrite and plan.device == "cpu":
         plan = replace(plan, rewrites=graph.rewrites, graph_sha256=graph.sha256)
-    check_options(plan.output, plan.written)
     return plan
 
 

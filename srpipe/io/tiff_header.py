@@ -170,6 +170,9 @@ class TiffHeader:
     def remarks(self) -> tuple[str, ...]:
         """What is left out of the file when its first page is read, each a clause."""
         said = []
+        if 8 < self.bits < 16:
+            most = (1 << self.bits) - 1
+            said.append(f"has {self.bits}-bit samples: they stay from 0 to {most}, in 16 bits")
         if self.is_reduced or self.larger:
             what = (
                 "calls its first page a reduced version" if self.is_reduced else "has larger pages"

@@ -133,8 +133,8 @@ def check_kind(path: str, header: TiffHeader) -> None:
             f"{name}{bits} samples" if header.bits and name != "mixed" else "bands of several types"
         )
         raise InputError(
-            f"{path} holds {told}: convert it to 8 or 16 bits a sample or float32 first "
-            "(gdal_translate -ot UInt16 -scale)."
+            f"{path} holds {told}: save it as uint8, uint16, int16 or float32 first (gdal_translate "
+            "-ot Float32)."
         )
     if (
         header.photometric in _THREE_COLORS

@@ -8,15 +8,27 @@ from typing import Any
 import pyvips
 from pyvips import ffi, nickname_find, type_from_name, vips_lib
 
+from srpipe.plan.pixels import PixelDtype
+
 __all__ = [
+    "DTYPES",
+    "FORMATS",
     "VIPS_ERRORS",
+    "ffi",
     "find_loader",
+    "find_saver",
     "first_line",
     "forget_errors",
     "is_untrusted",
     "libvips_version",
     "pyvips",
 ]
+
+FORMATS: dict[PixelDtype, str] = {
+    "uint8": "uchar", "uint16": "ushort", "int16": "short", "float32": "float",
+}  # fmt: skip
+"""libvips' names of the types of pixels."""
+DTYPES = {name: dtype for dtype, name in FORMATS.items()}
 
 # A cached load would return the pixels of a file that has since been replaced.
 pyvips.cache_set_max(0)
@@ -34,6 +46,16 @@ def find_loader(source: Any) -> str:
     """The libvips operation that would read a source; empty if none would."""
     name = vips_lib.vips_foreign_find_load_source(source.pointer)
     return "" if name == ffi.NULL else str(nickname_find(type_from_name(ffi.string(name).decode())))
+
+
+def find_saver(suffix: str) -> str:
+    """The libvips operation that writes files with an ending; empty if none does."""
+    name = suffix.replace(".dzi", ".dz").encode()
+    found = vips_lib.vips_foreign_find_save_target(name)
+    found = vips_lib.vips_foreign_find_save(name) if found == ffi.NULL else found
+    return (
+        "" if found == ffi.NULL else str(nickname_find(type_from_name(ffi.string(found).decode())))
+    )
 
 
 def libvips_version() -> str:

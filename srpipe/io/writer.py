@@ -22,7 +22,6 @@ import fcntl
 import os
 import select
 import struct
-import tempfile
 import threading
 import zlib
 from pathlib import Path
@@ -30,39 +29,17 @@ from typing import Any
 
 from srpipe.errors import OutputError, WriteError
 from srpipe.io.canvas_files import PIXELS_FILE
-from srpipe.io.finishing import add_metadata, finish_image, interpretation
+from srpipe.io.finishing import add_metadata, finish_image
 from srpipe.io.output_place import remove_output, sync_output
 from srpipe.io.savers import save_image
-from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
-from srpipe.plan.image_info import ImageInfo
+from srpipe.io.vips import FORMATS, VIPS_ERRORS, first_line, pyvips
 from srpipe.plan.job import Plan
-from srpipe.plan.output import OutputSpec
 
 # With a filter byte, 16 bytes a row: a pipe of one page holds 256 rows.
 _GATE_WIDTH_PX = 15
 _PIPE_BYTES = 4096
 _TIMEOUT_S = 0.5
 _ABORT_S = 1.0
-
-
-def check_options(spec: OutputSpec, image: ImageInfo) -> None:
-    """Save a few pixels elsewhere, to find out whether libvips takes the options.
-
-    Raises:
-        OutputError: it does not; the message says why.
-    """
-    dtype = "uchar" if image.dtype == "uint8" else "ushort"
-    pixels = pyvips.Image.black(16, 16, bands=image.bands).cast(dtype)
-    pixels = pixels.copy(interpretation=interpretation(image))
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            save_image(pixels, spec, os.path.join(folder, f"a{Path(spec.path).suffix.lower()}"))
-    except VIPS_ERRORS as error:
-        raise OutputError(
-            f"{spec.path} cannot be written with the options [{spec.options}] "
-            f"({first_line(error)}): check them in libvips' documentation of its {spec.format.name} "
-            "saver."
-        ) from None
 
 
 class ImageWriter:
@@ -150,7 +127,7 @@ class ImageWriter:
             self._encoded = image
             if self._given_up:
                 image.set_kill(True)
-            save_image(image, self._plan.output, self._path)
+            save_image(image, self._plan.output, self._path, self._plan.written.no_data)
             if not self._given_up:
                 add_metadata(self._plan, self._path, image)
         except VIPS_ERRORS as error:
@@ -164,22 +141,28 @@ class ImageWriter:
 
     def _final_pixels(self, read_end: int) -> Any:
         """Pixels that come as they become final; all at once, where they are turned; None: given up."""
+        pixels = self._bytes()
         if not self._plan.turned:
             # The gate first: libvips prepares operands in their order.
-            return self._gate(pyvips.Source.new_from_descriptor(read_end)) | self._pixels()
-        while os.read(read_end, _PIPE_BYTES):
-            pass
-        return None if self._given_up else self._pixels()
+            pixels = self._gate(pyvips.Source.new_from_descriptor(read_end)) | pixels
+        else:
+            while os.read(read_end, _PIPE_BYTES):
+                pass
+        if self._given_up:
+            return None
+        plan = self._plan
+        return pixels.copy(format=FORMATS[plan.written.dtype], bands=plan.image.bands)
 
-    def _pixels(self) -> Any:
+    def _bytes(self) -> Any:
+        """The canvas's pixels, with a band for each byte: floats have no OR."""
         plan = self._plan
         size, canvas = plan.cropped_size, plan.canvas_size
         pixels = pyvips.Image.rawload(
             os.path.join(plan.job_dir, PIXELS_FILE),
             canvas.width,
             canvas.height,
-            plan.image.bands,
-            format="uchar" if plan.written.dtype == "uint8" else "ushort",
+            plan.image.bands * plan.written.sample_bytes,
+            format="uchar",
         )
         if size != canvas:
             left, top = plan.frame.crop.left * plan.scale, plan.frame.crop.top * plan.scale

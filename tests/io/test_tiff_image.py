@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from srpipe.io.tile_reader import TileReader
 from srpipe.plan.geometry import Rect
 from tests.conftest import photograph_pixels
 from tests.onnx_models import elementwise_model
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from torturing.decode import write_packed
 
 RGB = photograph_pixels(150, 203)
 
@@ -248,3 +253,21 @@ def test_filled_pieces_are_all_listed(tmp_path: Path) -> None:
     assert told[128:192, 192:256].all()
     assert told.mean() < 0.3
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif")[~told], pixels[~told])
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_samples_of_few_bits_keep_their_numbers_and_their_white(tmp_path: Path, bits: int) -> None:
+    """A model sees the largest as 1; so does a depth of 8."""
+    highest = (1 << bits) - 1
+    values = (RGB[..., 0].astype(np.uint16) << (bits - 8)) | 3
+    values[:20, :20] = highest
+    path = tmp_path / "a.tif"
+    write_packed(path, values, bits)
+    model = elementwise_model(tmp_path / "half.onnx", "Mul", 0.5)
+    srpipe.enhance(path, tmp_path / "out.tif", model=model)
+    expected = np.floor(values / 2 + 0.5)
+    assert np.abs(tifffile.imread(tmp_path / "out.tif") - expected).max() <= 1
+    same = elementwise_model(tmp_path / "same.onnx", "Identity")
+    srpipe.enhance(path, tmp_path / "8.tif", model=same, depth=8)
+    shown = tifffile.imread(tmp_path / "8.tif").astype(float)
+    assert np.abs(shown - values * (255 / highest)).max() <= 1
