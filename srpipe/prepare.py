@@ -9,7 +9,7 @@ from pathlib import Path
 
 from srpipe.errors import DeviceError, InputError, OutputError, RequestError
 from srpipe.io.devices import is_available, resolve_device
-from srpipe.io.geotiff import lies_on_earth, read_georeference
+from srpipe.io.input_metadata import left_out
 from srpipe.io.job_folder import check_space
 from srpipe.io.job_record import FINISHED_FILE, is_finished_output, read_kept
 from srpipe.io.mask import read_mask_info
@@ -83,8 +83,9 @@ def prepare(
         logger.warning("%s has float numbers: those beyond 0 and 1 are clipped.", src)
     if image.converted_from:
         logger.warning("%s is %s: its result is sRGB.", src, image.converted_from)
-    if output.format.name != "TIFF" and lies_on_earth(read_georeference(src)):
-        logger.warning("%s holds no georeference, which %s has: write a .tif.", output.path, src)
+    lost = left_out(image, output)
+    if lost:
+        logger.warning("%s will not have all that %s tells: %s.", output.path, src, ", ".join(lost))
     kept = None if settings.fresh else read_kept(Path(job_dir))
     device, model = started or start_model(settings, kept)
     cores = available_cores()

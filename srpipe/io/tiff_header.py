@@ -264,6 +264,7 @@ def _read(file: BinaryIO, others: list[tuple[str, Entries]]) -> TiffHeader:
         nodata_text = str(page.tags.valueof(_NODATA) or "").strip(" \0")
         orientation = int(page.tags.valueof(274) or 1)
         bits = page.bitspersample
+        unit = page.tags.valueof(296)  # tifffile's NONE is false
         return TiffHeader(
             size=size,
             compression=int(page.compression),
@@ -289,7 +290,7 @@ def _read(file: BinaryIO, others: list[tuple[str, Entries]]) -> TiffHeader:
             gdal_metadata=_text(page, _GDAL_METADATA),
             orientation=orientation if 1 <= orientation <= 8 else 1,
             resolution=_resolution(page),
-            resolution_unit=int(page.tags.valueof(296) or 2),
+            resolution_unit=2 if unit is None else int(unit),
             subfile_type=int(page.subfiletype),
             software=_text(page, 305),
             others=tuple(_describe(name, entries, size) for name, entries in others),
