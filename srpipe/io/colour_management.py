@@ -22,14 +22,17 @@ def is_damaged(profile: bytes) -> bool:
     return len(profile) < _LEAST_BYTES or profile[36:40] != b"acsp" or ends_early
 
 
-def how_to_show(image: Any, wanted: ColorManagement) -> Shown:
+def how_to_show(image: Any, wanted: ColorManagement, *, convertible: bool = True) -> Shown:
     """What is done about an image's profile.
 
     Args:
         image: a libvips image, grey, RGB or data.
         wanted: what was asked for.
+        convertible: whether its numbers may be changed.
     """
     spaces = _RGB_SPACES if wanted == "srgb" else (*_RGB_SPACES, *_GREY_SPACES)
+    if not convertible or image.format not in ("uchar", "ushort"):
+        return "as it is"
     if wanted == "off" or not image.get_typeof(_PROFILE) or image.interpretation not in spaces:
         return "as it is"
     if is_damaged(image.get(_PROFILE)):

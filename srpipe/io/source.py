@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
-from srpipe.errors import InputError
+from srpipe.errors import InputError, SettingsError
 from srpipe.forks import refuse_in_fork
 from srpipe.io.colour_management import how_to_show, is_damaged, show
 from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
 from srpipe.io.small_files import check_name
-from srpipe.io.tiff_header import read_tiff_header
+from srpipe.io.tiff_header import TiffHeader, read_tiff_header
 from srpipe.io.tiff_image import check_decoder, open_tiff
-from srpipe.io.to_rgb import CONVERTED, is_float, to_rgb
-from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
+from srpipe.io.to_rgb import CONVERTED, to_rgb
+from srpipe.io.vips import DTYPES, VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.geometry import Size
-from srpipe.plan.image_info import MAX_BANDS, ImageInfo, PixelDtype, Shown, guess_content
-from srpipe.settings import ColorManagement
+from srpipe.plan.image_info import MAX_BANDS, ImageInfo, Shown, guess_content
+from srpipe.plan.nodata import read_value
+from srpipe.plan.pixels import PixelDtype, limits
+from srpipe.settings import ColorManagement, NoDataWish
 
-_DTYPES: dict[str, PixelDtype] = {"uchar": "uint8", "ushort": "uint16"}
-_COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "multiband"}
+_COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "scrgb", "multiband"}
 _GREYS = ("b-w", "grey16")
 # Carried from input to output as libvips holds them; width, height and strips are the output's own.
 _CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data")
@@ -80,6 +82,7 @@ def read_image_info(
     *,
     allow_untrusted: bool = False,
     color_management: ColorManagement = "off",
+    nodata: NoDataWish = None,
 ) -> ImageInfo:
     """Read an image's header.
 
@@ -87,9 +90,11 @@ def read_image_info(
         path: an image file.
         allow_untrusted: use loaders too that libvips does not trust with files from strangers.
         color_management: what is done about a profile unlike sRGB's.
+        nodata: the value that means no data, or "none"; None: what the file says.
 
     Raises:
         InputError: missing, not an image, or of a kind srpipe does not take.
+        SettingsError: its type does not hold ``nodata``.
     """
     refuse_in_fork()
     name = os.fspath(path)
@@ -109,30 +114,58 @@ def read_image_info(
         image = _open_as_it_is(name, allow_untrusted)
         # libvips' own format does not say what read it.
         loader = image.get("vips-loader") if image.get_typeof("vips-loader") else "vipsload_source"
-        info = _describe(name, image, loader, color_management)
+        info = _describe(name, image, loader, color_management, nodata)
         if loader.startswith("tiffload"):
             check_decoder(name, read_tiff_header(name), open_tiff(name))
         return info
     except VIPS_ERRORS as error:
+        reason = first_line(error)
+        if _has_doubles(name):
+            raise InputError(
+                f"{name} has float64 samples, which libvips does not read: save them as float32 first "
+                "(gdal_translate -ot Float32)."
+            ) from None
         raise InputError(
-            f"{name} is not an image that can be read ({first_line(error)}): "
+            f"{name} is not an image that can be read ({reason}): "
             "use a TIFF, PNG, JPEG, WebP or HEIF file."
         ) from None
 
 
-def _describe(name: str, image: Any, loader: str, color_management: ColorManagement) -> ImageInfo:
+def _has_doubles(name: str) -> bool:
+    try:
+        header = read_tiff_header(name)
+    except InputError:
+        return False
+    return (header.sample_format, header.bits) == (3, 64)
+
+
+def _describe(
+    name: str, image: Any, loader: str, color_management: ColorManagement, wish: NoDataWish
+) -> ImageInfo:
     header = read_tiff_header(name) if loader.startswith("tiffload") else None
-    space, floats = image.interpretation, is_float(image)
+    space = image.interpretation
     image = to_rgb(image)
-    shown = how_to_show(image, color_management)
-    image = show(image, shown)
-    if image.format not in _DTYPES:
+    if image.format not in DTYPES:
         raise InputError(
-            f"{name} holds {image.format} samples: convert it to 8 or 16 bits a sample first."
+            f"{name} holds {image.format} samples: convert it to 8 or 16 bits a sample, or to float32, "
+            "first."
         )
+    nodata = None
+    if space not in CONVERTED:
+        nodata = _find_nodata(name, header, DTYPES[image.format], wish)
+    shown = how_to_show(image, color_management, convertible=nodata is None)
+    if color_management == "srgb" and shown != "srgb" and image.get_typeof("icc-profile-data"):
+        why = (
+            "its no-data value would change" if nodata is not None else "its type is kept as it is"
+        )
+        raise InputError(
+            f"{name} cannot be converted to sRGB, since {why}: leave --color-management out."
+        )
+    image = show(image, shown)
     if image.interpretation not in _COLOUR_SPACES:
         raise InputError(
-            f"{name} is in the colour space {image.interpretation}: convert it to grey or RGB first."
+            f"{name} is in the colour space {image.interpretation}, which is not RGB: convert it to "
+            "grey or RGB first."
         )
     if image.bands > MAX_BANDS:
         raise InputError(
@@ -159,7 +192,7 @@ def _describe(name: str, image: Any, loader: str, color_management: ColorManagem
         bands=image.bands,
         content=content,
         alpha_band=alpha_band,
-        dtype=_DTYPES[image.format],
+        dtype=DTYPES[image.format],
         interpretation=image.interpretation,
         icc_bytes=0 if is_damaged(profile) else len(profile),
         loader=loader,
@@ -171,8 +204,26 @@ def _describe(name: str, image: Any, loader: str, color_management: ColorManagem
         shown=shown,
         orientation=_orientation(image),
         remarks=header.remarks if header else (),
-        is_float=floats,
+        nodata=nodata,
     )
+
+
+def _find_nodata(
+    name: str, header: TiffHeader | None, dtype: PixelDtype, wish: NoDataWish
+) -> float | None:
+    if wish == "none":
+        return None
+    if wish is None:
+        return read_value(header.nodata if header else None, dtype)
+    value = read_value(wish, dtype)
+    if value is None and not (math.isnan(wish) and dtype == "float32"):
+        lowest, highest = limits(dtype)
+        raise SettingsError(
+            f"--nodata {wish:g} is not possible: {name} holds "
+            + ("finite numbers" if dtype == "float32" else f"{lowest} to {highest} ({dtype})")
+            + "; use another, or none."
+        )
+    return value
 
 
 def _orientation(image: Any) -> int:

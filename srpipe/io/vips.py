@@ -8,7 +8,11 @@ from typing import Any
 import pyvips
 from pyvips import ffi, nickname_find, type_from_name, vips_lib
 
+from srpipe.plan.pixels import PixelDtype
+
 __all__ = [
+    "DTYPES",
+    "FORMATS",
     "VIPS_ERRORS",
     "ffi",
     "find_loader",
@@ -18,6 +22,12 @@ __all__ = [
     "libvips_version",
     "pyvips",
 ]
+
+FORMATS: dict[PixelDtype, str] = {
+    "uint8": "uchar", "uint16": "ushort", "int16": "short", "float32": "float",
+}  # fmt: skip
+"""libvips' names of the types of pixels."""
+DTYPES = {name: dtype for dtype, name in FORMATS.items()}
 
 # A cached load would return the pixels of a file that has since been replaced.
 pyvips.cache_set_max(0)

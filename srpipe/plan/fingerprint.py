@@ -31,7 +31,7 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         "input content": image.identity.sha256[:16],
         "image": f"{image.size}, {image.bands} bands, {image.dtype}, {image.kind}",
         "model": f"{Path(model.path).stem} {model.sha256[:16]}",
-        "values": f"0 to {plan.white} are {low} to {high}, {order}",
+        "values": f"{plan.black:.17g} to {plan.white:.17g} are {low} to {high}, {order}",
         "scale": str(plan.scale),
         "tile size": str(grid.tile),
         "overlap": f"{grid.x.overlap_px}x{grid.y.overlap_px}",
@@ -50,8 +50,8 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
     if plan.rewrites:
         facts["graph"] = f"with {', '.join(plan.rewrites)} rewritten, {plan.graph_sha256[:16]}"
     crop, frame = plan.frame.crop, plan.frame
-    if plan.output.holds_floats(plan.written):
-        facts["samples"] = "float"
+    if image.nodata is not None:
+        facts["no data"] = f"{image.nodata:.17g}"
     if image.shown != "as it is":
         facts["colour management"] = image.shown
     if image.identity.modified_ns in image.identity.content:
