@@ -31,12 +31,17 @@ class FileIdentity:
     """Of the content, or of samples spread over a large file."""
 
     @property
+    def hashed_whole(self) -> bool:
+        """Whether ``sha256`` is of all its content."""
+        return self.size_bytes <= HASHED_WHOLE_BYTES
+
+    @property
     def content(self) -> tuple[object, ...]:
         """What stays the same where only the time changes, if that can be told without reading a large
         file whole.
         """
-        whole = self.size_bytes <= HASHED_WHOLE_BYTES
-        return (self.size_bytes, self.sha256, *(() if whole else (self.modified_ns,)))
+        more = () if self.hashed_whole else (self.modified_ns,)
+        return (self.size_bytes, self.sha256, *more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,8 @@ class ImageInfo:
     """What models see: its numbers, these under sRGB's tone curve, or converted to sRGB."""
     remarks: tuple[str, ...] = ()
     """What a user should know of the file beforehand, each a clause: what is left out of it."""
+    bits: int | None = None
+    """Bits of its samples, where they are fewer than their type's: 12 in 16; None: they are not."""
     orientation: int = 1
     """How it is to be turned to be seen, by EXIF's numbers; 1: as it is stored."""
     nodata: float | None = None
@@ -113,8 +120,8 @@ class ImageInfo:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The smallest and largest integer of its type; of floats 0 and 1."""
-        return limits(self.dtype)
+        """The smallest and largest integer of its samples; of floats 0 and 1."""
+        return limits(self.dtype) if self.bits is None else (0, (1 << self.bits) - 1)
 
     @property
     def no_data(self) -> NoData | None:
