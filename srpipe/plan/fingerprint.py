@@ -14,6 +14,9 @@ Fingerprint = dict[str, str]
 """Facts by name, both as people read them."""
 
 
+INPUT_TIME = "input changed at"
+
+
 def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
     """All facts that change the result of a job.
 
@@ -54,8 +57,8 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         facts["no data"] = f"{image.nodata:.17g}"
     if image.shown != "as it is":
         facts["colour management"] = image.shown
-    if image.identity.modified_ns in image.identity.content:
-        facts["input changed at"] = _utc(image.identity.modified_ns)
+    if not image.identity.hashed_whole:
+        facts[INPUT_TIME] = _utc(image.identity.modified_ns)
     if plan.input_size != image.size:
         facts["region"] = str(frame.in_image(crop))
     if frame.edges != "none":

@@ -31,12 +31,17 @@ class FileIdentity:
     """Of the content, or of samples spread over a large file."""
 
     @property
+    def hashed_whole(self) -> bool:
+        """Whether ``sha256`` is of all its content."""
+        return self.size_bytes <= HASHED_WHOLE_BYTES
+
+    @property
     def content(self) -> tuple[object, ...]:
         """What stays the same where only the time changes, if that can be told without reading a large
         file whole.
         """
-        whole = self.size_bytes <= HASHED_WHOLE_BYTES
-        return (self.size_bytes, self.sha256, *(() if whole else (self.modified_ns,)))
+        more = () if self.hashed_whole else (self.modified_ns,)
+        return (self.size_bytes, self.sha256, *more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
