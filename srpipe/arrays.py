@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ import numpy.typing as npt
 from srpipe.api import enhance
 from srpipe.errors import InputError, SettingsError, SrpipeError
 from srpipe.forks import note_work
+from srpipe.plan.nodata import converted_value
+from srpipe.plan.pixels import PixelDtype
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ def through_files(
         if name in settings:
             raise SettingsError(f"{name} is for files: leave it out for an array.")
     note_work()
-    pixels, nodata = _as_pixels(array, settings.get("nodata"))
+    pixels, nodata = _as_pixels(array, settings)
     with tempfile.TemporaryDirectory(prefix="srpipe-") as folder:
         names = {name: os.path.join(folder, f"{name}.tif") for name in ("input", "output", "mask")}
         with _unnamed(folder, names):
@@ -80,11 +82,14 @@ def through_files(
             enhance_files(names["input"], f"{names['output']}[compression=none]", **settings)
             result = _read(names["output"])
     if isinstance(array, np.ma.MaskedArray):
+        if nodata is not None:
+            before, after = (cast(PixelDtype, a.dtype.name) for a in (pixels, result))
+            nodata = converted_value(nodata, before, after)
         result = _masked(result, nodata, array.fill_value)
     return result[..., 0] if np.ndim(array) == 2 else result
 
 
-def _as_pixels(array: npt.ArrayLike, wish: Any) -> tuple[Array, Any]:
+def _as_pixels(array: npt.ArrayLike, settings: dict[str, Any]) -> tuple[Array, Any]:
     """(height, width, bands) of a type that is worked on, and the value that means no data."""
     pixels: Array = np.ma.getdata(array)
     if pixels.ndim not in (2, 3) or not pixels.size:
@@ -118,15 +123,15 @@ def _as_pixels(array: npt.ArrayLike, wish: Any) -> tuple[Array, Any]:
     masked = masked.reshape(pixels.shape)[..., :colors]
     if colors in (1, 3):  # a picture's pixel is whole, or empty
         masked = np.broadcast_to(masked.any(axis=-1, keepdims=True), masked.shape)
-    if dtype == np.float32:
-        value: Any = np.nan
-    elif wish is None or wish == "none":
-        value = _unused(pixels[..., :colors], masked, together=colors == 3)
-    else:
-        value = wish
+    value = settings.get("nodata")
+    if value is None or value == "none":
+        if dtype != np.float32:
+            value = _unused(pixels[..., :colors], masked, together=colors == 3)
+        else:  # NaN, unless it becomes integers
+            value = None if settings.get("depth") is None else float(np.finfo(dtype).min)
     pixels = pixels.copy()
-    pixels[..., :colors][masked] = value
-    return pixels, None if dtype == np.float32 else value
+    pixels[..., :colors][masked] = np.nan if value is None else value
+    return pixels, value
 
 
 def _unused(colors: Array, masked: Array, *, together: bool) -> int:
@@ -162,7 +167,7 @@ def _masked(result: Array, nodata: Any, fill_value: Any) -> Array:
     elif result.dtype.kind == "f":
         holes = ~np.isfinite(result)
     masked = np.ma.MaskedArray(result, holes if holes.any() else np.ma.nomask)
-    with contextlib.suppress(TypeError, OverflowError):  # a value that the type does not hold
+    if result.dtype == np.asarray(fill_value).dtype.newbyteorder("="):
         masked.fill_value = fill_value
     return masked
 

@@ -125,7 +125,7 @@ def test_what_is_masked_is_no_data(x2_model: Path, dtype: str, bands: int) -> No
     expected = np.zeros(result.shape, bool)
     expected[40:60, 20:100, :colors] = True
     np.testing.assert_array_equal(np.ma.getmaskarray(result), expected)
-    assert result.fill_value == 7
+    assert result.fill_value == (7 if dtype != "float64" else 1e20)
     # What is below the mask reaches nobody: whatever it is, all else comes out the same.
     tame = np.ma.MaskedArray(pixels, holes)
     again = srpipe.enhance_array(tame, model=x2_model, **SETTINGS)
@@ -133,6 +133,22 @@ def test_what_is_masked_is_no_data(x2_model: Path, dtype: str, bands: int) -> No
     # Far from the holes it is what it would be without.
     whole = srpipe.enhance_array(pixels, model=x2_model, **SETTINGS)
     np.testing.assert_allclose(result.data[80:], whole[80:], atol=1)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_what_is_masked_stays_so_in_another_depth(x2_model: Path, dtype: str, depth: int) -> None:
+    pixels = photograph_pixels(60, 70, 1)[..., 0].astype(dtype)
+    pixels[0, :2] = 0, 1
+    holes = np.zeros(pixels.shape, bool)
+    holes[20:30, 10:50] = True
+    result = srpipe.enhance_array(
+        np.ma.MaskedArray(pixels, holes), model=x2_model, depth=depth, **SETTINGS
+    )
+    assert result.dtype == ("int16" if (dtype, depth) == ("int16", 16) else f"uint{depth}")
+    expected = np.zeros(result.shape, bool)
+    expected[40:60, 20:100] = True
+    np.testing.assert_array_equal(np.ma.getmaskarray(result), expected)
 
 
 def test_a_masked_array_without_a_mask(x2_model: Path) -> None:

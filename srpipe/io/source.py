@@ -14,7 +14,7 @@ from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
 from srpipe.io.small_files import check_name
 from srpipe.io.tiff_header import TiffHeader, read_tiff_header
-from srpipe.io.tiff_image import check_decoder, open_tiff
+from srpipe.io.tiff_image import check_decoder, check_kind, open_tiff
 from srpipe.io.to_rgb import CONVERTED, to_rgb
 from srpipe.io.vips import DTYPES, VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.geometry import Size
@@ -56,12 +56,13 @@ def open_image(
         InputError: it is of a kind that cannot be read, or not to be trusted.
         pyvips.Error, UnicodeDecodeError: libvips cannot open it.
     """
-    return show(to_rgb(_open_as_it_is(path, untrusted, strict=strict, access=access)), shown)
+    return show(to_rgb(open_as_it_is(path, untrusted, strict=strict, access=access)), shown)
 
 
-def _open_as_it_is(
+def open_as_it_is(
     path: str, untrusted: bool, *, strict: bool = True, access: str = "sequential"
 ) -> Any:
+    """The image in its own colors; arguments and errors are those of :func:`open_image`."""
     # A source takes the path as it is; a plain file name would have its [brackets] parsed as options.
     source = pyvips.Source.new_from_file(path)
     loader = find_loader(source)
@@ -112,7 +113,9 @@ def read_image_info(
         raise InputError(f"{name} is empty (0 bytes): copy or export it again.")
     check_metadata(name)
     try:
-        image = _open_as_it_is(name, allow_untrusted)
+        if find_loader(pyvips.Source.new_from_file(name)).startswith("tiffload"):
+            check_kind(name, read_tiff_header(name))
+        image = open_as_it_is(name, allow_untrusted)
         # libvips' own format does not say what read it.
         loader = image.get("vips-loader") if image.get_typeof("vips-loader") else "vipsload_source"
         info = _describe(name, image, loader, color_management, nodata)
@@ -120,24 +123,10 @@ def read_image_info(
             check_decoder(name, read_tiff_header(name), open_tiff(name))
         return info
     except VIPS_ERRORS as error:
-        reason = first_line(error)
-        if _has_doubles(name):
-            raise InputError(
-                f"{name} has float64 samples, which libvips does not read: save them as float32 first "
-                "(gdal_translate -ot Float32)."
-            ) from None
         raise InputError(
-            f"{name} is not an image that can be read ({reason}): "
+            f"{name} is not an image that can be read ({first_line(error)}): "
             "use a TIFF, PNG, JPEG, WebP or HEIF file."
         ) from None
-
-
-def _has_doubles(name: str) -> bool:
-    try:
-        header = read_tiff_header(name)
-    except InputError:
-        return False
-    return (header.sample_format, header.bits) == (3, 64)
 
 
 def _describe(
@@ -210,6 +199,7 @@ def _describe(
         shown=shown,
         orientation=_orientation(image),
         remarks=(*header.remarks, *_mask_remarks(header, masked, nodata)) if header else (),
+        bits=header.bits if header and 8 < header.bits < 16 else None,
         nodata=nodata,
         masked=masked,
     )

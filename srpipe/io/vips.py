@@ -18,6 +18,7 @@ __all__ = [
     "find_loader",
     "find_saver",
     "first_line",
+    "forget_errors",
     "is_untrusted",
     "libvips_version",
     "pyvips",
@@ -65,6 +66,11 @@ def libvips_version() -> str:
 def is_untrusted(loader: str) -> bool:
     """Whether libvips advises against an operation for files from strangers."""
     return bool(pyvips.Introspect.get(loader).flags & _UNTRUSTED)
+
+
+def forget_errors() -> None:
+    """Drop what libvips noted of damage that was no error, before it is told as the reason of one."""
+    vips_lib.vips_error_clear()
 
 
 def first_line(error: Exception) -> str:

@@ -76,6 +76,8 @@ class ImageInfo:
     """What models see: its numbers, these under sRGB's tone curve, or converted to sRGB."""
     remarks: tuple[str, ...] = ()
     """What a user should know of the file beforehand, each a clause: what is left out of it."""
+    bits: int | None = None
+    """Bits of its samples, where they are fewer than their type's: 12 in 16; None: they are not."""
     orientation: int = 1
     """How it is to be turned to be seen, by EXIF's numbers; 1: as it is stored."""
     nodata: float | None = None
@@ -121,8 +123,8 @@ class ImageInfo:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The smallest and largest integer of its type; of floats 0 and 1."""
-        return limits(self.dtype)
+        """The smallest and largest integer of its samples; of floats 0 and 1."""
+        return limits(self.dtype) if self.bits is None else (0, (1 << self.bits) - 1)
 
     @property
     def no_data(self) -> NoData | None:

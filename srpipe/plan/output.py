@@ -197,6 +197,7 @@ def as_written(image: ImageInfo, depth: int | None) -> ImageInfo:
     return replace(
         image,
         dtype=dtype,
+        bits=None,
         interpretation=spaces.get(space, space),
         nodata=None if image.nodata is None else converted_value(image.nodata, image.dtype, dtype),
     )
