@@ -24,6 +24,7 @@ from srpipe.plan.pixels import PixelDtype, limits
 from srpipe.settings import ColorManagement, NoDataWish
 
 _COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "scrgb", "multiband"}
+_WHITE_IS_ZERO, _PALETTE = 0, 3
 _GREYS = ("b-w", "grey16")
 # Carried from input to output as libvips holds them; width, height and strips are the output's own.
 _CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data")
@@ -142,6 +143,12 @@ def _describe(
     nodata = None
     if space not in CONVERTED:
         nodata = _find_nodata(name, header, DTYPES[image.format], wish)
+    floats = image.format == "float" and space not in CONVERTED
+    masked = (
+        bool(header and header.mask and header.mask.name.startswith("page"))
+        and wish != "none"
+        and (floats or nodata is not None)
+    )
     shown = how_to_show(image, color_management, convertible=nodata is None)
     if color_management == "srgb" and shown != "srgb" and image.get_typeof("icc-profile-data"):
         why = (
@@ -192,10 +199,20 @@ def _describe(
         converted_from=CONVERTED.get(space, ""),
         shown=shown,
         orientation=_orientation(image),
-        remarks=header.remarks if header else (),
+        remarks=(*header.remarks, *_mask_remarks(header, masked, nodata)) if header else (),
         bits=header.bits if header and 8 < header.bits < 16 else None,
         nodata=nodata,
+        masked=masked,
     )
+
+
+def _mask_remarks(header: TiffHeader, masked: bool, nodata: float | None) -> list[str]:
+    if header.mask is None:
+        return []
+    what = f"has a mask ({header.mask.name})"
+    if not masked:
+        return [f"{what}, which is left out: --nodata V makes what it masks V"]
+    return [f"{what}: what it masks becomes {'NaN' if nodata is None else f'{nodata:g}'}"]
 
 
 def _find_nodata(
@@ -204,8 +221,9 @@ def _find_nodata(
     if wish == "none":
         return None
     if wish is None:
-        return read_value(header.nodata if header else None, dtype)
+        return _as_read(read_value(header.nodata, dtype), header) if header else None
     value = read_value(wish, dtype)
+    value = _as_read(value, header) if header else value
     if value is None and not (math.isnan(wish) and dtype == "float32"):
         lowest, highest = limits(dtype)
         raise SettingsError(
@@ -213,6 +231,21 @@ def _find_nodata(
             + ("finite numbers" if dtype == "float32" else f"{lowest} to {highest} ({dtype})")
             + "; use another, or none."
         )
+    return value
+
+
+def _as_read(value: float | None, header: TiffHeader) -> float | None:
+    """A no-data value of the file as libvips makes it."""
+    if value is None or header.photometric == _PALETTE:
+        return None  # several entries of a palette may be one color
+    if header.sample_format == 1:
+        most = (1 << header.bits) - 1
+        if value > most:
+            return None
+        if header.photometric == _WHITE_IS_ZERO:
+            value = most - value
+        if header.bits < 8:
+            value = value * 255 // most
     return value
 
 

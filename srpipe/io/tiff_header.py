@@ -179,8 +179,6 @@ class TiffHeader:
             )
             larger = f"; {self.larger.name} has {self.larger.size}" if self.larger else ""
             said.append(f"{what}: only that page, of {self.size} pixels, is enhanced{larger}")
-        if self.mask:
-            said.append(f"has a mask ({self.mask.name}), which is left out")
         return tuple(said)
 
     @property
