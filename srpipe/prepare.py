@@ -19,6 +19,7 @@ from srpipe.io.processor import available_cores
 from srpipe.io.small_files import check_name
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
+from srpipe.io.tiff_pieces import check_length
 from srpipe.io.writer import check_options
 from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info
 from srpipe.models.zoo import find_model
@@ -70,6 +71,8 @@ def prepare(
         allow_untrusted=settings.allow_untrusted,
         color_management=settings.color_management,
     )
+    if image.loader.startswith("tiffload") and settings.on_error != "fill":
+        check_length(src)
     check_decoder_memory(src, image.decoder_bytes)
     _check_output_place(output, settings, job_dir)
     if image.pages > 1:

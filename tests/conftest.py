@@ -11,6 +11,7 @@ import pytest
 
 from srpipe.io.vips import pyvips
 from tests.onnx_models import conv_model
+from tests.processes import named_memory, wait_until_gone
 
 hypothesis.settings.register_profile("srpipe", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("srpipe")
@@ -76,22 +77,15 @@ def photograph(tmp_path: Path) -> Path:
     return write_pixels(tmp_path / "photograph.tif", photograph_pixels(200, 300))
 
 
-def shared_memory_names() -> set[str]:
-    """But for those of test servers, and of tests that run at the same time."""
-    folder = Path("/dev/shm")
-    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    return {name for name in names if not name.startswith(("sem.mp-", "srpipe-test-"))}
-
-
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
     """No test may leave a process, a thread of a run, or named shared memory."""
-    before, running = shared_memory_names(), psutil.Process().children()
+    me = psutil.Process()
+    before, running = named_memory([me]), me.children()
     yield
     assert not [thread.name for thread in threading.enumerate() if "srpipe" in thread.name]
     # What ran before, as a server for several tests may, is that of another fixture.
-    started = [child for child in psutil.Process().children() if child not in running]
+    started = [child for child in me.children() if child not in running]
     below = [process for child in started for process in child.children(recursive=True)]
-    _, alive = psutil.wait_procs([*started, *below], timeout=5)
-    assert not alive, f"processes left: {alive}"
-    assert shared_memory_names() <= before
+    wait_until_gone([*started, *below])
+    assert named_memory([me]) <= before

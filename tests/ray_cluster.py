@@ -22,6 +22,8 @@ from typing import Any
 
 import psutil
 
+_PATIENCE_S = 300.0
+
 
 class LocalCluster:
     """A cluster with a head node that runs nothing; a context manager that leaves none behind."""
@@ -71,7 +73,7 @@ class LocalCluster:
     def __exit__(self, *_: object) -> None:
         processes = [self._process, *psutil.Process(self._process.pid).children(recursive=True)]
         self._say("quit")
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=_PATIENCE_S)
         for process in processes[1:]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -120,7 +122,7 @@ def _add_without(folder: str, address: str) -> None:
     script = f"mount -t tmpfs none {folder} && exec {start}"
     subprocess.Popen(["unshare", "-m", "sh", "-ec", script], stdout=sys.stderr)
     ray.init(address=address, log_to_driver=False)
-    end_s = time.monotonic() + 60
+    end_s = time.monotonic() + _PATIENCE_S
     while not any(node["Alive"] and node["Resources"].get("CPU") for node in ray.nodes()):
         assert time.monotonic() < end_s
         time.sleep(0.1)

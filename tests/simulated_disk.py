@@ -1,9 +1,10 @@
-"""A disk that loses its power: an injected layer below every operation whose order matters.
+"""A disk that loses its power: the power may go before and after every operation whose order matters.
 
 Like SQLite's crash tests, it keeps what was synced, and of what was written since keeps a random
-part: names, whole pages, and sectors of torn pages. Where asked, sectors in writing hold garbage, but
-for those of the pixels: that a write does not damage synced bytes beside it is assumed, as SQLite
-does by default ("powersafe overwrite").
+part: names, whole pages, and sectors of torn pages. Synced is what the system was really asked to
+sync, by fsync and msync, whatever srpipe calls its own operations. Where asked, sectors in writing hold
+garbage, but for those of the pixels: that a write does not damage synced bytes beside it is assumed, as
+SQLite does by default ("powersafe overwrite").
 """
 
 from __future__ import annotations
@@ -56,7 +57,6 @@ class SimulatedDisk:
         self._folders = folders
         self._scratch = scratch
         scratch.mkdir(exist_ok=True)
-        self._maps: dict[int, Path] = {}
         self._names: dict[Path, dict[str, int]] = {}
         self._data: dict[int, bytes] = {}
         for folder in folders:
@@ -66,12 +66,27 @@ class SimulatedDisk:
                 self._data[inode] = (folder / name).read_bytes()
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
-        """Put the layer in place."""
+        """Put the disk in place, below srpipe's operations and below the system calls that sync."""
         for name in ("write_file", "sync_file", "sync_folder", "rename", "link", "remove"):
             patch.setattr(disk, name, self._wrapped(name, getattr(disk, name)))
         patch.setattr(disk, "flush_map", self._wrapped("flush_map", disk.flush_map))
         patch.setattr(canvas_files, "reserve_file", self._reserve(canvas_files.reserve_file))
-        patch.setattr(canvas_files, "_map", self._map(canvas_files._map))
+        for name in ("fsync", "fdatasync"):
+            patch.setattr(os, name, self._note_sync)
+        note_flush = self._note_flush
+
+        class NotedMap(mmap.mmap):
+            path: Path
+
+            def __new__(cls, descriptor: int, *rest: Any, **options: Any) -> NotedMap:
+                noted = super().__new__(cls, descriptor, *rest, **options)
+                noted.path = _path_of(descriptor) if descriptor >= 0 else Path()
+                return noted
+
+            def flush(self, *part: int) -> None:
+                note_flush(self.path, *part)
+
+        patch.setattr(mmap, "mmap", NotedMap)
 
     def _point(self, name: str) -> None:
         self.points.append(name)
@@ -80,19 +95,32 @@ class SimulatedDisk:
             raise PowerCut
 
     def _wrapped(self, name: str, operation: Callable[..., None]) -> Callable[..., None]:
-        def wrapped(target: Path | mmap.mmap, *rest: Any) -> None:
-            path = self._maps[id(target)] if isinstance(target, mmap.mmap) else target
+        def wrapped(target: Any, *rest: Any) -> None:
+            path: Path = target if isinstance(target, Path) else target.path
             self._point(f"before {name} {path.name}")
             operation(target, *rest)
             self._keep_inodes()
-            if name in ("sync_file", "flush_map"):
-                self._data[path.stat().st_ino] = path.read_bytes()
-            elif name == "sync_folder" and path in self._names:
-                self._names[path] = self._now(path)
+            if name == "sync_folder" and path in self._names:
                 self.promised_tiles = max(self.promised_tiles, self._saved_tiles())
             self._point(f"after {name} {path.name}")
 
         return wrapped
+
+    def _note_sync(self, descriptor: int) -> None:
+        path = _path_of(descriptor)
+        if path in self._names:
+            self._keep_inodes()
+            self._names[path] = self._now(path)
+        elif path.parent in self._names:
+            self._data[path.stat().st_ino] = path.read_bytes()
+
+    def _note_flush(self, path: Path, begin: int = 0, n_bytes: int | None = None) -> None:
+        if path.parent not in self._names:
+            return
+        new, inode = path.read_bytes(), path.stat().st_ino
+        end = len(new) if n_bytes is None else begin + n_bytes
+        old = self._data.get(inode, b"").ljust(len(new), b"\0")
+        self._data[inode] = old[:begin] + new[begin:end] + old[end:]
 
     def _reserve(self, operation: Callable[[str, int], None]) -> Callable[[str, int], None]:
         def wrapped(path: str, n_bytes: int) -> None:
@@ -100,14 +128,6 @@ class SimulatedDisk:
             operation(path, n_bytes)
             self._keep_inodes()
             self._point(f"after reserve {Path(path).name}")
-
-        return wrapped
-
-    def _map(self, operation: Callable[..., mmap.mmap]) -> Callable[..., mmap.mmap]:
-        def wrapped(path: Path, *, writable: bool) -> mmap.mmap:
-            memory = operation(path, writable=writable)
-            self._maps[id(memory)] = path
-            return memory
 
         return wrapped
 
@@ -168,3 +188,7 @@ class SimulatedDisk:
             file.truncate(length)
             file.write(mixed)
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def _path_of(descriptor: int) -> Path:
+    return Path(os.readlink(f"/proc/self/fd/{descriptor}"))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from srpipe.api import prepare
-from srpipe.errors import SrpipeError
+from srpipe.errors import JobError, OutputError
 from srpipe.io.checkpoint import load_checkpoints
 from srpipe.io.job_record import read_plan
 from srpipe.plan.fingerprint import digest
@@ -92,10 +94,40 @@ class SmallJob:
         self.folder.mkdir()
 
 
+_NUMBER = re.compile(rb"(?<=[ \[])\d+")
+_RECORDS = ("plan.json", "finished.json", "checkpoint-0.json", "checkpoint-1.json")
+
+
+def changed_numbers(record: bytes) -> Iterator[bytes]:
+    """A record with one of its numbers changed, which stays JSON: each number in turn."""
+    for match in _NUMBER.finditer(record):
+        begin = match.start()
+        digit = b"1" if match[0][:1] != b"1" else b"2"
+        yield record[:begin] + digit + record[begin + 1 :]
+
+
+def decay(job_dir: Path, chance: random.Random) -> None:
+    """Damage what was synced long ago, as a failing disk does: a number of a record, or some seams."""
+    records = [job_dir / name for name in _RECORDS if (job_dir / name).exists()]
+    for record in records:
+        if chance.random() < 0.7:
+            record.write_bytes(chance.choice(list(changed_numbers(record.read_bytes()))))
+    seams = job_dir / "seams.raw"
+    if seams.exists() and chance.random() < 0.5:
+        data = bytearray(seams.read_bytes())
+        for at in chance.sample(range(len(data)), len(data) // 500):
+            data[at] ^= 0x10
+        seams.write_bytes(data)
+
+
 def lose_power_and_go_on(job: SmallJob, seed: int, points: int, outcomes: Counter[str]) -> None:
-    """Cut the power now and then at random, then let the job end, and check it."""
+    """Cut the power now and then at random, then let the job end, and check it.
+
+    Some disks also write garbage where they are cut off, and some damage what they have long had.
+    """
     chance = random.Random(seed)
-    garbage = chance.random() < 0.3
+    kind = chance.choices(["", "garbage", "decay"], [5, 3, 2])[0]
+    garbage = kind == "garbage"
     promised = 0
     for _ in range(chance.choice([1, 1, 1, 2, 3])):
         if job.done:
@@ -110,15 +142,18 @@ def lose_power_and_go_on(job: SmallJob, seed: int, points: int, outcomes: Counte
     if job.done:
         outcomes["done before"] += 1
         return
+    if kind == "decay":
+        decay(job.job_dir, chance)
     try:
         first = job.run()
-    except SrpipeError as error:
-        if "--fresh" not in str(error):
+    except (JobError, OutputError) as error:
+        # A record of the whole output that is damaged leaves a file that might be anybody's.
+        if not re.search("--fresh" if kind != "decay" else "--fresh|--overwrite", str(error)):
             raise
         outcomes["clear error"] += 1
-        first = job.run(replace(job.plan, fresh=True))
+        first = job.run(replace(job.plan, fresh=True, overwrite=True))
     else:
-        if not garbage:
+        if not kind:
             assert first >= promised, f"seed {seed}: tile {first} of {promised} promised"
         outcomes["resumed" if first else "began again"] += 1
     assert job.output.read_bytes() == job.expected, f"seed {seed}: wrong bytes"

@@ -19,6 +19,7 @@ from srpipe.io import viewer_script
 from srpipe.io.vips import pyvips
 from srpipe.plan.geometry import Rect
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
+from tests.processes import PATIENCE_S
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -44,7 +45,11 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> str:
     name = f"openseadragon@{viewer_script.VERSION}"
     if npm is not None:
         subprocess.run(
-            [npm, "pack", name], cwd=folder, capture_output=True, timeout=100, check=False
+            [npm, "pack", "--fetch-retries=0", name],
+            cwd=folder,
+            capture_output=True,
+            timeout=PATIENCE_S,
+            check=False,
         )
     found = list(folder.glob("openseadragon-*.tgz"))
     if not found:
@@ -154,7 +159,9 @@ def screenshot(page: Path, folder: Path) -> np.ndarray:
     environment = os.environ | {"HOME": str(folder)}
     # Its time leaps ahead, while decoding takes the machine's own time.
     for _ in range(6):
-        subprocess.run(command, capture_output=True, timeout=60, check=True, env=environment)
+        subprocess.run(
+            command, capture_output=True, timeout=PATIENCE_S, check=True, env=environment
+        )
         pixels = read_pixels(shot)[..., :3]
         row = pixels[pixels.shape[0] // 3]
         if np.ptp(row[row.shape[0] // 5].astype(int)) > 50:

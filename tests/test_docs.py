@@ -21,6 +21,7 @@ import pytest
 from srpipe.cli.main import main
 from tests.conftest import photograph_pixels, write_pixels
 from tests.onnx_models import conv_model
+from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -92,7 +93,7 @@ def run_block(block: Block, folder: Path, environment: dict[str, str]) -> None:
 
 def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
     done = subprocess.run(
-        arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == 0, f"{arguments[-1]}\n{done.stdout}{done.stderr}"
 
@@ -132,6 +133,6 @@ def test_the_reference_is_up_to_date() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from reference.page import reference; print(reference(), end='')"],
         env=os.environ | {"PYTHONPATH": f"{ROOT / 'scripts'}{os.pathsep}{ROOT}"},
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.stdout == (ROOT / "docs" / "reference.md").read_text(), "run scripts/make-reference"

@@ -16,7 +16,7 @@ from srpipe.runtime.messages import Done, Instruction
 from srpipe.runtime.stages.reader import Reader
 from tests.conftest import photograph_pixels, write_pixels
 from tests.onnx_models import conv_model
-from tests.processes import wait_until
+from tests.processes import PATIENCE_S, wait_until
 
 SIZES = [(40, 30), (200, 150), (130, 300), (64, 64), (90, 260)]
 SETTINGS = {"tile_size": 64, "overlap": 8}
@@ -167,7 +167,7 @@ def test_closed(x2_model: Path, pairs: list[tuple[Path, Path]]) -> None:
         target=enhancer.enhance, args=pairs[1], kwargs={"progress": lambda _: begun.set()}
     )
     caller.start()
-    begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     enhancer.close()
     assert pairs[1][1].exists()
     caller.join()
@@ -222,12 +222,12 @@ def test_an_exception_stops_what_other_threads_have_under_way(
     def leave_by_an_exception() -> None:
         with srpipe.Enhancer(slow, tile_size=48, overlap=2) as enhancer:
             threading.Thread(target=run, args=(enhancer,)).start()
-            begun.wait(10)
+            assert begun.wait(PATIENCE_S)
             raise KeyError
 
     with pytest.raises(KeyError):
         leave_by_an_exception()
-    wait_until(lambda: ended)
+    wait_until(lambda: ended, "the end of the other thread's image")
 
 
 def test_a_stop_request_of_the_callers_own(

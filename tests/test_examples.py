@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
+from tests.processes import PATIENCE_S, output_of
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -30,7 +31,7 @@ def start(name: str, *arguments: object) -> subprocess.Popen[str]:
 
 def run(name: str, *arguments: object) -> tuple[int, str, str]:
     process = start(name, *arguments)
-    out, err = process.communicate(timeout=120)
+    out, err = output_of(process)
     return process.returncode, out, err
 
 
@@ -63,7 +64,7 @@ def test_a_task_that_is_stopped_can_be_retried(tmp_path: Path) -> None:
     assert process.stderr is not None
     assert "0 of " in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = output_of(process)
     assert process.returncode == 1
     assert err.splitlines()[-1].startswith("to be retried: ")
     assert not output.exists()
@@ -104,7 +105,7 @@ def test_tasks_in_threads(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", IN_THREADS, source, tmp_path / "a.tif", tmp_path / "b.tif"],
         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"}, cwd=tmp_path,
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.stdout.splitlines() == ["[[600, 400], [600, 400], 'stopped']"], done.stderr
 

@@ -14,7 +14,7 @@ import pytest
 
 import srpipe
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
-from tests.processes import run_srpipe
+from tests.processes import output_of, run_srpipe
 
 # A small disk of its own, for root and, where the kernel allows it, for others.
 _OWN_DISK = ["unshare", "-rm", "sh", "-euc"]
@@ -34,7 +34,9 @@ needs_mount = pytest.mark.skipif(not _can_mount(), reason="may not mount a small
 def in_own_disk(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """A shell script in a mount namespace; ``$0`` is the Python that has srpipe."""
     command = [*_OWN_DISK, script, sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out, err = output_of(process)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 @needs_mount

@@ -140,7 +140,7 @@ def test_killed_and_gone_on_with(source: Path, target: Path, tmp_path: Path) -> 
     )
     assert process.stdout is not None
     process.stdout.readline()
-    wait_until(lambda: list((target / "deep/er").glob("*.srpipe/checkpoint*")))
+    wait_until(lambda: list((target / "deep/er").glob("*.srpipe/checkpoint*")), "a checkpoint")
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import photograph_pixels, write_pixels
 from tests.onnx_models import conv_model
+from tests.processes import PATIENCE_S
 
 # A child reports by what it prints, and ends as an interpreter does.
 PRELUDE = """
@@ -62,7 +63,7 @@ def run(tmp_path: Path, model: Path, source: Path, script: str) -> list[str]:
     path.write_text(PRELUDE + script)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", path, model, source, tmp_path],
-        capture_output=True, text=True, timeout=240,
+        capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -17,6 +17,7 @@ import pytest
 import srpipe
 from srpipe import jobs
 from tests.conftest import photograph_pixels, write_pixels
+from tests.processes import PATIENCE_S
 
 SETTINGS = {"tile_size": 48, "overlap": 8}
 
@@ -155,7 +156,7 @@ before = dict(os.environ)
 import srpipe.api, srpipe.folders, srpipe.io.session
 assert dict(os.environ) == before
 """
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=PATIENCE_S)
 
 
 POOL = """
@@ -186,5 +187,7 @@ def test_in_a_pool_of_processes(
     script = tmp_path / "pool.py"
     script.write_text(POOL)
     outputs = [tmp_path / f"{k}.tif" for k in range(2)]
-    subprocess.run([sys.executable, script, x2_model, source, *outputs], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, script, x2_model, source, *outputs], check=True, timeout=PATIENCE_S
+    )
     assert [output.read_bytes() for output in outputs] == [expected] * 2

@@ -20,7 +20,13 @@ from srpipe.io.vips import pyvips
 from srpipe.plan.geometry import Size
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
 from tests.onnx_models import elementwise_model
-from tests.processes import start_srpipe, wait_for_stages
+from tests.processes import (
+    is_running,
+    output_of,
+    start_srpipe,
+    wait_for_line,
+    wait_for_stages,
+)
 from tests.test_faults import in_own_disk, needs_mount
 from tests.test_resume import StopAt
 
@@ -300,13 +306,9 @@ def test_a_killed_writer_leaves_no_half_of_an_output(tmp_path: Path, x2_model: P
         "--checkpoint-every", "0.1",
     )  # fmt: skip
     stages = wait_for_stages(process.pid)
-    assert process.stderr is not None
-    while True:
-        line = process.stderr.readline()
-        if '"running"' in line and json.loads(line)["tiles_done"] > 20:
-            break
+    wait_for_line(process, lambda line: is_running(line) and json.loads(line)["tiles_done"] > 20)
     stages["writer"].kill()
-    _, err = process.communicate(timeout=20)
+    _, err = output_of(process)
     assert process.returncode == 1
     assert "repeat the command" in err
     assert {path.name for path in tmp_path.iterdir()} == {"in.tif", f"{name}.srpipe"}
@@ -392,7 +394,8 @@ def test_outscale_resizes_what_the_model_gives(
     assert report.output_size == size
     srpipe.enhance(source, tmp_path / "plain.tif", **arguments)
     plain = pyvips.Image.new_from_file(str(tmp_path / "plain.tif"))
-    expected = resize_image(plain, size).numpy().reshape(size.height, size.width, bands)
+    alpha_band = bands - 1 if bands in (2, 4) else None
+    expected = resize_image(plain, size, alpha_band).numpy().reshape(size.height, size.width, bands)
     written = read_pixels(tmp_path / "out.tif")
     assert written.dtype == dtype
     np.testing.assert_array_equal(written, expected)

@@ -11,6 +11,7 @@ import pytest
 
 import srpipe
 from srpipe.models.zoo import bundled_models
+from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,7 +19,9 @@ ROOT = Path(__file__).parents[1]
 def test_wheel_contains_models_types_and_licence(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--quiet"]
     subprocess.run(
-        [*command, "--no-build-isolation", "--wheel-dir", str(tmp_path)], check=True, timeout=120
+        [*command, "--no-build-isolation", "--wheel-dir", str(tmp_path)],
+        check=True,
+        timeout=PATIENCE_S,
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())

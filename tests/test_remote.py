@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import srpipe
@@ -19,7 +20,7 @@ from srpipe.io import remote
 from srpipe.plan.url import redact_url
 from srpipe.runtime.events import ProgressEvent
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
-from tests.processes import run_srpipe, start_srpipe
+from tests.processes import PATIENCE_S, output_of, run_srpipe, start_srpipe, wait_until
 from tests.remote_servers import PASSWORD, USER, WebServer, web_server
 
 fsspec = pytest.importorskip("fsspec")
@@ -199,16 +200,22 @@ def test_an_upload_that_was_interrupted_is_repeated_without_computing(
 
     def hold(_: bytes) -> None:
         arrived.set()
-        answer.wait(60)
+        answer.wait(PATIENCE_S)
 
     web.on_put, web.refuses_puts = hold, 503
     process = start_srpipe("enhance", photograph, web.url("/x2.tif"), "-m", x2_model)
-    assert arrived.wait(60)
+    assert arrived.wait(PATIENCE_S)
+    main_thread = psutil.Process(process.pid)
+    before = main_thread.num_ctx_switches().voluntary
     process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):  # asked once, it waits for the server
         process.wait(1)
+    # It looks up several times a second; a signal that it has not taken would swallow the next.
+    wait_until(
+        lambda: main_thread.num_ctx_switches().voluntary > before + 2, "the signal to be taken"
+    )
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
+    _, err = output_of(process)
     assert process.returncode == 143
     assert f"The finished file is kept in {cache}/jobs/" in err
     answer.set()

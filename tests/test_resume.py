@@ -19,6 +19,7 @@ import pytest
 import srpipe
 from srpipe.api import prepare
 from srpipe.io.checkpoint import load_checkpoints
+from srpipe.io.job_lock import LOCK_FILE
 from srpipe.io.job_record import FINISHED_FILE, read_plan
 from srpipe.plan.fingerprint import digest
 from srpipe.run import run_job
@@ -27,7 +28,17 @@ from srpipe.settings import Engine, Settings
 from srpipe.stop import StopRequest
 from tests.conftest import photograph_pixels, write_pixels
 from tests.onnx_models import conv_model
-from tests.processes import run_srpipe, start_srpipe, wait_for_stages
+from tests.processes import (
+    is_running,
+    output_of,
+    run_srpipe,
+    stages_of,
+    start_srpipe,
+    wait_for_line,
+    wait_for_stages,
+    wait_until,
+    wait_until_gone,
+)
 
 
 class StopAt:
@@ -252,23 +263,23 @@ def test_a_lost_worker_is_replaced(tmp_path: Path) -> None:
     process = start_srpipe("enhance", source, outputs[1], *arguments, "--progress", "json")
     stages = wait_for_stages(process.pid)
     assert process.stderr is not None
-    kills, lines = 0, []
+    killed: set[int] = set()
+    lines = []
     for line in process.stderr:
         lines.append(line)
-        if '"running"' in line and kills < 3:
-            children = psutil.Process(process.pid).children()
-            workers = [c for c in children if c.is_running() and "worker" in " ".join(c.cmdline())]
-            if workers:
-                workers[kills % len(workers)].kill()
-                kills += 1
-                time.sleep(0.3)
-    process.communicate(timeout=30)
+        if is_running(line) and len(killed) < 3:
+            workers = [p for name, p in stages_of(process.pid).items() if "worker" in name]
+            worker = next((p for p in workers if p.pid not in killed), None)
+            if worker is not None:
+                worker.kill()
+                killed.add(worker.pid)
+    output_of(process)
     assert process.returncode == 0, lines[-3:]
-    assert kills == 3
+    assert len(killed) == 3
     assert "was killed by SIGKILL" in "".join(lines)
     assert "The worker is replaced" in "".join(lines)
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
-    assert not any(p.is_running() for p in stages.values())
+    wait_until_gone(stages.values())
 
 
 def test_workers_that_keep_dying_stop_the_job_resumably(tmp_path: Path, x2_model: Path) -> None:
@@ -299,34 +310,31 @@ def test_the_command_says_how_far_it_is(tmp_path: Path) -> None:
     source = write_pixels(tmp_path / "in.tif", photograph_pixels(788, 1400).repeat(4, axis=0))
     command = ["enhance", source, tmp_path / "out.tif", "-t", "128", "--checkpoint-every", "0.2"]
     process = start_srpipe(*command, "--progress", "json")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if json.loads(line).get("tiles_done", 0) >= 5:
-            break
+    wait_for_line(process, lambda line: json.loads(line).get("tiles_done", 0) >= 5)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=20)
+    _, err = output_of(process)
     assert process.returncode == 143
     last = json.loads(err.strip().splitlines()[-1])
     assert (last["type"], last["exit_code"]) == ("Interrupted", 143)
-    again = start_srpipe(*command)
-    _, err = again.communicate(timeout=100)
+    again = run_srpipe(*command)
     assert again.returncode == 0
-    assert "going on at tile" in err
+    assert "going on at tile" in again.stderr
 
 
 def test_two_runs_on_one_folder(tmp_path: Path) -> None:
     source = write_pixels(tmp_path / "in.tif", photograph_pixels(788, 1400).repeat(4, axis=0))
     command = ["enhance", source, tmp_path / "out.tif", "-t", "128"]
     first = start_srpipe(*command)
-    worker = wait_for_stages(first.pid)["worker 0"]
-    worker.suspend()  # or the first may be done before the others have looked
+    stages = wait_for_stages(first.pid)
+    stages["worker 0"].suspend()  # or the first may be done before the others have looked
     second: subprocess.CompletedProcess[str] = run_srpipe(*command)
     assert second.returncode == 2
     assert f"process {first.pid} on " in second.stderr
     assert run_srpipe(*command, "--fresh").returncode == 2
-    worker.resume()
     first.kill()
+    stages["worker 0"].resume()
     first.communicate()
+    wait_until_gone(stages.values())
     third = run_srpipe(*command)
     assert third.returncode == 0, third.stderr
 
@@ -353,9 +361,9 @@ def test_the_same_command_at_once_after_the_parent_was_killed(tmp_path: Path) ->
     first.kill()
     first.communicate()
     second = start_srpipe(*command)
-    time.sleep(2)
-    assert second.poll() is None
-    assert len(psutil.Process(second.pid).children()) == 0
+    lock, waiting = f"{tmp_path / 'out.tif'}.srpipe/{LOCK_FILE}", psutil.Process(second.pid)
+    wait_until(lambda: lock in [f.path for f in waiting.open_files()], "a look at the lock")
+    assert len(waiting.children()) == 0
     stages["writer"].resume()
-    _, err = second.communicate(timeout=60)
+    _, err = output_of(second)
     assert second.returncode == 0, err

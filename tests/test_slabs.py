@@ -20,7 +20,7 @@ from tests.conftest import photograph_pixels, read_pixels, write_pixels
 from tests.io.test_geotiff import KEYS, SCALE, TIEPOINT
 from tests.nets_of_companions import companion_model
 from tests.onnx_models import conv_model
-from tests.processes import run_srpipe, start_srpipe, wait_until
+from tests.processes import output_of, run_srpipe, start_srpipe, wait_until
 from tests.slab_jobs import content, enhance_in_slabs, tiles_of
 from tests.test_resume import StopAt
 
@@ -231,7 +231,7 @@ def test_two_processes_at_one_slab_compute_it_once(
         with place.open("w") as file:
             processes.append(start_srpipe(*request, "--progress", "json", stderr=file.fileno()))
     for process in processes:
-        process.communicate(timeout=120)
+        output_of(process)
     assert [process.returncode for process in processes] == [0, 0]
     assert sum('"state": "finished"' in place.read_text() for place in places) == 1
 
@@ -242,7 +242,7 @@ def test_slabs_that_begin_together_share_one_plan(
     output = tmp_path / "out.tif"
     request = ["enhance", tall, output, "-m", x2_model, "--slab"]
     processes = [start_srpipe(*request, f"{number}/3", "-t", 48) for number in (1, 2, 3)]
-    said = [process.communicate(timeout=120)[1] for process in processes]
+    said = [output_of(process)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], said
     srpipe.assemble(output)
     srpipe.enhance(tall, tmp_path / "whole.tif", model=x2_model, tile_size=48)
@@ -259,7 +259,7 @@ def test_a_slab_killed_at_any_moment_is_repeated(tmp_path: Path, x2_model: Path)
     folder = tmp_path / "out.tif.srpipe"
     for tiles in (1, 60):
         process = start_srpipe(*request, stderr=subprocess.DEVNULL)
-        wait_until(lambda tiles=tiles: tiles_of(folder, 2)[1] >= tiles)
+        wait_until(lambda tiles=tiles: tiles_of(folder, 2)[1] >= tiles, f"{tiles} tiles")
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert not (folder / "slab-0002.json").exists()
@@ -382,7 +382,7 @@ def test_two_assemblies_at_once(tall: Path, x2_model: Path, tmp_path: Path) -> N
     for number in (1, 2):
         srpipe.enhance(tall, output, slab=(number, 2), **options)
     processes = [start_srpipe("assemble", output, "-q") for _ in range(2)]
-    said = [process.communicate(timeout=60)[1] for process in processes]
+    said = [output_of(process)[1] for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 2], said
     assert not (tmp_path / "out.tif.srpipe").exists()
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from srpipe.io.binding import Tensor
 from srpipe.io.session import Session
-from srpipe.io.source import TileReader
+from srpipe.io.tile_reader import TileReader
 from srpipe.plan.colour import pad_edges
 from srpipe.plan.job import Plan
 from srpipe.runtime.sessions import session_content

@@ -1,7 +1,9 @@
-"""Damaged images and models: each ends in success or in one clear error.
+"""Damaged images and models: each ends in the right pixels or in one clear error.
 
 Long-lived child processes call the Python interface, all stages in the child itself; whatever kills
-one would have killed a user's program. A share of the inputs goes through the command line.
+one would have killed a user's program. A share of the inputs goes through the command line. Another
+process compares what comes out with independent decoders: of an image a model that changes nothing must
+leave the pixels that they read, and of a model the runtime alone must make the same.
 """
 
 from __future__ import annotations
@@ -27,14 +29,17 @@ from typing import Any
 
 import psutil
 
+from tests.onnx_models import elementwise_model
+from torturing.judging import judge
 from torturing.seeds import damaged, kind_of, make_images, make_models
 
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 300.0
 _COMMAND_SHARE = 40
+_SUCCESS = "success"
 _MAX_GROWTH_BYTES = 400_000_000
 _BOOTSTRAP = (
-    "import sys; from multiprocessing.connection import Connection; "
-    "from torturing.fuzz import serve; serve(Connection(int(sys.argv[1])), sys.argv[2])"
+    "import sys; from multiprocessing.connection import Connection; import torturing.fuzz as fuzz; "
+    "getattr(fuzz, sys.argv[1])(Connection(int(sys.argv[2])), sys.argv[3])"
 )
 
 
@@ -45,6 +50,7 @@ class Case:
     path: Path
     image: Path
     model: Path
+    is_model: bool
     kind: str
     allow_untrusted: bool
     by_command: bool
@@ -63,6 +69,7 @@ def make_cases(folder: Path, n: int, seed: int) -> list[Case]:
     """Damaged inputs, the same for a seed: three images for every model."""
     (folder / "seeds").mkdir()
     images, models = make_images(folder / "seeds"), make_models(folder / "seeds")
+    same = elementwise_model(folder / "seeds" / "same.onnx", "Identity")
     chance = random.Random(seed)
     cases = []
     for i in range(n):
@@ -76,7 +83,8 @@ def make_cases(folder: Path, n: int, seed: int) -> list[Case]:
             Case(
                 path=path,
                 image=images[0] if is_model else path,
-                model=path if is_model else models[0],
+                model=path if is_model else same,
+                is_model=is_model,
                 kind=kind_of(original),
                 allow_untrusted=chance.random() < 0.5,
                 by_command=i % _COMMAND_SHARE == 5,
@@ -86,7 +94,7 @@ def make_cases(folder: Path, n: int, seed: int) -> list[Case]:
 
 
 def serve(connection: Connection, folder: str) -> None:
-    """The child: enhance what comes, and say how it ended."""
+    """Enhance what comes, in a child, and say how it ended; results go beside its folder."""
     logging.disable()
     tempfile.tempdir = os.environ["TMPDIR"] = folder
     import srpipe
@@ -101,8 +109,10 @@ def serve(connection: Connection, folder: str) -> None:
             srpipe.enhance(
                 case.image, output, model=case.model, engine="serial", threads=1,
                 allow_untrusted=case.allow_untrusted, tile_size=None, on_error="stop",
+                color_management="off",
             )  # fmt: skip
-            outcome = "success"
+            outcome = _SUCCESS
+            output.replace(_result_of(Path(folder)))
         except srpipe.SrpipeError as error:
             outcome = type(error).__name__
             named = case.path.stem in str(error) or folder in str(error)
@@ -113,7 +123,7 @@ def serve(connection: Connection, folder: str) -> None:
         output.unlink(missing_ok=True)
         job = Path(f"{output}.srpipe")
         if job.exists():
-            if outcome == "success":
+            if outcome == _SUCCESS:
                 outcome = "BAD: a job folder is left"
             shutil.rmtree(job)
         left = [p.name for p in Path(folder).iterdir()]
@@ -123,17 +133,45 @@ def serve(connection: Connection, folder: str) -> None:
         connection.send((outcome, len(os.listdir("/proc/self/fd")), threading.active_count()))
 
 
-class Child:
-    """A process that outlives its inputs, as long as they let it."""
+def judge_all(connection: Connection, folder: str) -> None:
+    """Compare results with what they should be, in a child: the decoders may crash, too."""
+    while True:
+        try:
+            case, output = connection.recv()
+        except EOFError:
+            return
+        try:
+            said = judge(case.image, case.model if case.is_model else None, output)
+        except Exception as error:  # a finding about this campaign
+            said = f"cannot be judged ({type(error).__name__}: {error})"
+        gc.collect()
+        connection.send((said, len(os.listdir("/proc/self/fd")), threading.active_count()))
 
-    def __init__(self, folder: Path) -> None:
+
+def _result_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-result.tif")
+
+
+class Child:
+    """A process that outlives its inputs, as long as they let it.
+
+    Args:
+        folder: for its files; it is made.
+        function: of this module, that answers what it is sent.
+    """
+
+    def __init__(self, folder: Path, function: str) -> None:
         self._folder = folder
+        self._function = function
         folder.mkdir()
         self._start()
 
     def _start(self) -> None:
         self._connection, theirs = multiprocessing.Pipe()
-        command = [sys.executable, "-c", _BOOTSTRAP, str(theirs.fileno()), str(self._folder)]
+        command = [
+            sys.executable, "-c", _BOOTSTRAP, self._function, str(theirs.fileno()),
+            str(self._folder),
+        ]  # fmt: skip
         with theirs:
             self._process = subprocess.Popen(
                 command,
@@ -143,10 +181,10 @@ class Child:
             )
         self._first: tuple[int, int, int] | None = None
 
-    def run(self, case: Case) -> str:
+    def run(self, question: object) -> str:
         """How one input ends; a finding begins with BAD."""
         try:
-            self._connection.send(case)
+            self._connection.send(question)
             if not self._connection.poll(_TIMEOUT_S):
                 self._process.kill()
                 return self._again("BAD: hangs")
@@ -183,6 +221,7 @@ def run_command(case: Case, folder: Path) -> str:
     command = [
         sys.executable, "-m", "srpipe", "enhance", str(case.image), str(output),
         "--model", str(case.model), "--fresh", "--overwrite",
+        "--color-management", "off",
         *(["--allow-untrusted"] if case.allow_untrusted else []),
     ]  # fmt: skip
     try:
@@ -194,7 +233,8 @@ def run_command(case: Case, folder: Path) -> str:
     lines = done.stderr.strip().splitlines()
     errors = [line for line in lines if line.startswith("srpipe: ")]
     if done.returncode == 0:
-        return "success"
+        output.replace(_result_of(folder))
+        return _SUCCESS
     if done.returncode not in (1, 2) or not errors or "Traceback" in done.stderr:
         return f"BAD: exit code {done.returncode}: {done.stderr[-300:]}"
     return "by command"
@@ -206,12 +246,22 @@ def run_cases(cases: list[Case], folder: Path, keep: Path | None) -> Findings:
     lock = threading.Lock()
 
     def work(k: int) -> None:
-        child = Child(folder / f"child{k}")
+        child, judging = (
+            Child(folder / f"child{k}", "serve"),
+            Child(folder / f"judge{k}", "judge_all"),
+        )
         commands = folder / f"commands{k}"
         commands.mkdir()
         for case in cases[k::2]:
             begin_s = time.monotonic()
             outcome = run_command(case, commands) if case.by_command else child.run(case)
+            if outcome == _SUCCESS:
+                result = _result_of(commands if case.by_command else folder / f"child{k}")
+                outcome = judging.run((case, result))
+                if outcome.startswith("BAD"):  # the decoder died, or took too much
+                    outcome = "unjudged"
+                elif outcome not in ("right", "unjudged"):
+                    outcome = f"BAD: {outcome}"
             with lock:
                 findings.longest_s = max(findings.longest_s, time.monotonic() - begin_s)
                 if outcome.startswith("BAD"):
@@ -222,6 +272,7 @@ def run_cases(cases: list[Case], folder: Path, keep: Path | None) -> Findings:
                 findings.outcomes[case.kind, outcome] += 1
             case.path.unlink()
         child.close()
+        judging.close()
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, range(2)))
@@ -251,7 +302,7 @@ def run(options: argparse.Namespace) -> int:
         counts = (findings.outcomes[kind, column] for column in columns)
         print(f"{kind:6}" + "".join(f"{n:18}" for n in counts))
     for line in findings.bad:
-        print(line)
+        print(f"FINDING: {line}")
     print(
         f"{options.inputs} inputs, {len(findings.bad)} findings; longest {findings.longest_s:.1f} s; "
         f"{time.monotonic() - begin_s:.0f} s in all"

@@ -21,15 +21,17 @@ import psutil
 
 from srpipe.io.checkpoint import load_checkpoints
 from srpipe.io.job_record import read_plan
+from srpipe.io.output_place import remove_output
+from srpipe.io.slabs_folder import tiles_done
 from srpipe.plan.fingerprint import digest
-from tests.conftest import shared_memory_names
-from tests.processes import stages_of
+from tests.processes import PATIENCE_S, named_memory, stages_of
+from torturing.victims import KINDS as VICTIMS
 from torturing.victims import Victim, make_victim
 
 KINDS = ("anywhere", "first second", "during encode", "during checkpoint", "without progress")
 PROCESSES = ("parent", "reader", "batcher", "worker", "accumulator", "writer")
-_HANG_S = 60.0
-_END_S = 5.0
+# A moment that five jobs in a row do not have, such as a checkpoint of a short one, is done without.
+_MISSES = 5
 
 
 class FindingError(Exception):
@@ -41,24 +43,29 @@ class Tally:
     """What a campaign has seen."""
 
     kills: Counter[tuple[str, str]] = field(default_factory=Counter)
-    jobs: int = 0
+    missed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    jobs: Counter[str] = field(default_factory=Counter)
+    """By what they are."""
     resumes: int = 0
     repeated_tiles: list[int] = field(default_factory=list)
     longest_end_s: float = 0.0
 
 
 class Run:
-    """One ``srpipe enhance`` under way, its progress followed in a thread."""
+    """One command under way, its progress followed in a thread."""
 
-    def __init__(self, victim: Victim) -> None:
-        command = [sys.executable, "-m", "srpipe", *victim.arguments, "--progress", "json"]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    def __init__(self, command: tuple[str, ...]) -> None:
+        follow = ("--progress", "json") if command[0] == "enhance" else ("--quiet",)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "srpipe", *command, *follow], stderr=subprocess.PIPE, text=True
+        )
+        self.begin_s = self.heard_s = time.monotonic()
         self.first_tile: int | None = None
         self.tiles_done = 0
         self.tiles_total = 1
-        self.last_line = ""
+        self.lines: list[str] = []
         self.stages: dict[int, psutil.Process] = {}
-        self.heard_s = time.monotonic()
+        self._seen_s: dict[str, float] = {"parent": self.begin_s}
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
@@ -66,8 +73,8 @@ class Run:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.heard_s = time.monotonic()
-            self.last_line = line.strip()
-            event = json.loads(line)
+            self.lines.append(line.strip())
+            event = json.loads(line) if line.startswith("{") else {"event": "text"}
             if event["event"] == "progress":
                 self.tiles_done = event["tiles_done"]
                 self.tiles_total = event["tiles_total"]
@@ -79,18 +86,30 @@ class Run:
         """Whether the parent has exited."""
         return self.process.poll() is not None
 
-    def note_stages(self) -> dict[str, psutil.Process]:
-        """The stage processes there are, all ever seen being remembered."""
+    @property
+    def said(self) -> str:
+        """All that it has said but progress."""
+        return "\n".join(line for line in self.lines if '"event": "progress"' not in line)
+
+    def find(self, name: str) -> list[psutil.Process]:
+        """The processes of a stage, or the parent; all stages ever seen are remembered."""
         try:
             stages = stages_of(self.process.pid)
         except psutil.NoSuchProcess:
-            return {}
+            return []
         self.stages |= {process.pid: process for process in stages.values()}
-        return stages
+        found = [p for stage, p in stages.items() if stage.split()[0] == name]
+        if found:
+            self._seen_s.setdefault(name, time.monotonic())
+        return [psutil.Process(self.process.pid)] if name == "parent" else found
+
+    def age_s(self, name: str) -> float:
+        """For how long a stage has been there; 0 before."""
+        return time.monotonic() - self._seen_s.get(name, time.monotonic())
 
     def close(self) -> None:
         """Wait for the last words of a parent that has exited."""
-        self._thread.join(_END_S)
+        self._thread.join(PATIENCE_S)
         assert self.process.stderr is not None
         self.process.stderr.close()
 
@@ -100,7 +119,7 @@ class Campaign:
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
-        self._n_kills = 0
+        self._turn = self._misses = 0
         self.tally = Tally()
 
     def torture(self, victim: Victim, kills: int) -> None:
@@ -109,106 +128,128 @@ class Campaign:
         Raises:
             FindingError: with what went wrong.
         """
-        command = [sys.executable, "-m", "srpipe", *victim.arguments, "--quiet"]
-        subprocess.run(command, check=True)
-        expected = victim.output.read_bytes()
-        victim.output.unlink()
-        saved, left, before = 0, kills, 0
-        while True:
-            run = Run(victim)
-            ended = False
-            while left and not ended:
-                kind, process = self._next_kind()
-                killed = self._kill(run, victim, kind, process)
-                if killed is None:
-                    break  # the run was over too soon
-                self.tally.kills[kind, killed] += 1
-                self._n_kills += 1
-                left -= 1
-                ended = killed != "worker"
-            code = self._wait(run, _END_S if ended else None)
-            if run.first_tile is not None and run.first_tile < saved:
-                raise FindingError(f"went on at tile {run.first_tile}, with {saved} saved")
-            if run.first_tile is not None:
-                self.tally.repeated_tiles.append(max(0, before - run.first_tile))
-            if code == 0 or _is_in_place(victim):
-                break
-            self._check_end(run, victim, code, killed or "nothing")
-            before, saved = run.tiles_done, _saved_tiles(victim.job_dir)
-            self.tally.resumes += 1
-        if victim.output.read_bytes() != expected:
+        for command in victim.commands:
+            subprocess.run([sys.executable, "-m", "srpipe", *command, "--quiet"], check=True)
+        expected = victim.content()
+        if victim.is_folder_run:
+            shutil.rmtree(victim.output)
+        else:
+            remove_output(victim.output)
+        share = -(-kills // len(victim.commands))
+        for number in range(len(victim.commands)):
+            kills -= self._torture_command(victim, number, min(kills, share))
+        if victim.content() != expected:
             raise FindingError("the result differs")
-        if code == 0 and victim.job_dir.exists():
+        if victim.job_dir.exists() or list(victim.output.parent.rglob("*.srpipe")):
             raise FindingError("the job folder is still there")
 
-    def _next_kind(self) -> tuple[str, str]:
-        n = self._n_kills
-        kind = KINDS[n % len(KINDS)]
-        return kind, PROCESSES[n // len(KINDS) % len(PROCESSES)]
+    def _torture_command(self, victim: Victim, number: int, kills: int) -> int:
+        """Kill one command, and repeat it until it ends well; returns how often it was killed."""
+        left, saved, before = kills, 0, 0
+        while True:
+            run, killed = Run(victim.commands[number]), ""
+            while left and killed in ("", "worker"):
+                name = self._kill(run, victim, number)
+                if name is None:
+                    break  # the run was over too soon
+                killed = name
+                left -= 1
+            code = self._wait(run, timed=killed not in ("", "worker"))
+            if run.first_tile is not None and not victim.is_folder_run:
+                if run.first_tile < saved:
+                    raise FindingError(f"went on at tile {run.first_tile}, with {saved} saved")
+                self.tally.repeated_tiles.append(max(0, before - run.first_tile))
+            if code == 0:
+                return kills - left
+            self._check_end(run, code, killed or "nothing")
+            if _is_in_place(victim):
+                return kills - left
+            before, saved = run.tiles_done, _saved_tiles(victim, number)
+            self.tally.resumes += 1
 
-    def _kill(self, run: Run, victim: Victim, kind: str, name: str) -> str | None:
+    def _next_kill(self, victim: Victim, number: int) -> tuple[str, str]:
+        """Moment and process; all pairs in thirty turns."""
+        kind = KINDS[self._turn % len(KINDS)]
+        name = PROCESSES[self._turn % len(PROCESSES)]
+        if not victim.can_be_killed_within[number]:
+            return "without progress", "parent"
+        return kind, name
+
+    def _kill(self, run: Run, victim: Victim, number: int) -> str | None:
         """Kill at the right moment; returns which process, None if there was no such moment."""
-        if not self._await_moment(run, victim, kind):
-            return None
-        stages = run.note_stages()
-        wanted = [p for stage, p in stages.items() if stage.split()[0] == name]
+        kind, name = self._next_kill(victim, number)
+        processes = self._await_moment(run, victim, kind, name)
+        named = named_memory(run.stages.values()) - _names_in(victim.job_dir)
+        if named:
+            raise FindingError(f"shared memory with names: {named}")
         try:
-            if wanted:
-                self._chance.choice(wanted).kill()
-                return name
-            run.process.kill()
-            return "parent"
+            if not processes:
+                raise psutil.NoSuchProcess(run.process.pid)
+            self._chance.choice(processes).kill()
         except psutil.NoSuchProcess:
+            self._misses += 1
+            if self._misses >= _MISSES:
+                self.tally.missed[kind, name] += 1
+                self._turn, self._misses = self._turn + 1, 0
             return None
+        self.tally.kills[kind, name] += 1
+        self._turn, self._misses = self._turn + 1, 0
+        return name
 
-    def _await_moment(self, run: Run, victim: Victim, kind: str) -> bool:
+    def _await_moment(self, run: Run, victim: Victim, kind: str, name: str) -> list[psutil.Process]:
+        """The processes to choose from when the moment has come; none: the run has ended."""
         chance = self._chance.random()
-        begin_s = time.monotonic()
         while not run.ended:
-            now_s = time.monotonic() - begin_s
+            processes = run.find(name)
             total, done, first = run.tiles_total, run.tiles_done, run.first_tile or 0
-            target = first + 1 + int(chance * 0.5 * (total - first))
-            run.note_stages()
+            is_far = done >= first + 1 + int(chance * 0.5 * (total - first))
             match kind:
-                case "anywhere" if done >= target:
-                    return True
-                case "first second" | "without progress" if now_s >= chance:
-                    return True
-                case "during encode" if 1 < total == done:
-                    return True
-                case "during checkpoint" if done >= target and any(
-                    victim.job_dir.glob("checkpoint-?.json.new")
-                ):
-                    return True
-            if time.monotonic() - run.heard_s > _HANG_S:
-                raise FindingError("no word for a minute")
+                case _ if not processes:
+                    is_now = False
+                case "first second" | "without progress":
+                    is_now = run.age_s(name) >= chance
+                case "during checkpoint":
+                    is_now = any(victim.job_dir.rglob("checkpoint-?.json.new"))
+                case _ if victim.is_folder_run:  # which says nothing of tiles
+                    is_now = run.age_s(name) >= 3 * chance
+                case "during encode":
+                    is_now = 1 < total == done
+                case _:
+                    is_now = is_far
+            if is_now:
+                return processes
+            if time.monotonic() - run.heard_s > PATIENCE_S:
+                raise FindingError("no word for minutes")
             if kind != "during checkpoint":
                 time.sleep(0.005)
-        return False
+        return []
 
-    def _wait(self, run: Run, limit_s: float | None) -> int:
+    def _wait(self, run: Run, *, timed: bool) -> int:
         begin_s = time.monotonic()
         while not run.ended:
-            run.note_stages()
+            run.find("parent")
             now_s = time.monotonic()
-            if (limit_s and now_s - begin_s > limit_s) or now_s - run.heard_s > _HANG_S:
+            if now_s - max(run.heard_s, begin_s) > PATIENCE_S:
                 raise FindingError("hangs")
             time.sleep(0.02)
-        if limit_s:
+        if timed:
             self.tally.longest_end_s = max(self.tally.longest_end_s, time.monotonic() - begin_s)
         run.close()
         return run.process.returncode
 
-    def _check_end(self, run: Run, victim: Victim, code: int, killed: str) -> None:
-        _, alive = psutil.wait_procs(list(run.stages.values()), timeout=_END_S)
+    def _check_end(self, run: Run, code: int, killed: str) -> None:
+        _, alive = psutil.wait_procs(list(run.stages.values()), timeout=PATIENCE_S)
         if alive:
             raise FindingError(f"processes left: {alive}")
-        if any("srpipe" in name for name in shared_memory_names()):
-            raise FindingError("shared memory left")
         if code not in (-9, 1):
-            raise FindingError(f"exit code {code} after a kill of the {killed}: {run.last_line}")
-        if code == 1 and killed not in run.last_line and "workers were lost" not in run.last_line:
-            raise FindingError(f"does not say that the {killed} was killed: {run.last_line}")
+            raise FindingError(f"exit code {code} after a kill of the {killed}: {run.said}")
+        if code == 1 and killed not in run.said and "workers were lost" not in run.said:
+            raise FindingError(f"does not say that the {killed} was killed: {run.said}")
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Files of a job folder that is on the disk of shared memory."""
+    return {str(path).removeprefix("/dev/shm/") for path in folder.rglob("*")}
 
 
 def _is_in_place(victim: Victim) -> bool:
@@ -216,43 +257,66 @@ def _is_in_place(victim: Victim) -> bool:
 
     The kill came after the job was done; that the output is whole is still to be seen.
     """
-    return victim.output.exists() and not (victim.job_dir / "finished.json").exists()
+    if victim.is_folder_run or not victim.output.exists():
+        return False
+    return (
+        not (victim.job_dir / "plan.json").exists()
+        and not (victim.job_dir / "finished.json").exists()
+    )
 
 
-def _saved_tiles(job_dir: Path) -> int:
+def _saved_tiles(victim: Victim, number: int) -> int:
     try:
-        found = load_checkpoints(job_dir, digest(read_plan(job_dir)))
+        job = digest(read_plan(victim.job_dir))
+        if len(victim.commands) > 1:
+            slabs = len(victim.commands) - 1
+            return tiles_done(victim.job_dir, number, job) if number < slabs else 0
+        found = load_checkpoints(victim.job_dir, job)
+        return max((checkpoint.next_tile for checkpoint in found), default=0)
     except OSError:
         return 0
-    return max((checkpoint.next_tile for checkpoint in found), default=0)
 
 
-def run_campaign(kills: int, jobs: int, seed: int, folder: Path, elsewhere: Path | None) -> Tally:
+def run_campaign(
+    kills: int, jobs: int, seed: int, folder: Path, elsewhere: Path | None,
+    kinds: tuple[str | None, ...] = (None,),
+) -> Tally:  # fmt: skip
     """Spread kills over jobs; a job that is over too soon leaves its kills to one more.
+
+    Args:
+        kills: and jobs, at least.
+        jobs: see ``kills``.
+        seed: chooses everything.
+        folder: for the jobs.
+        elsewhere: a folder on another disk.
+        kinds: of jobs, in turn; None: by the seed.
 
     Raises:
         FindingError: with the job's seed and command; its folder stays.
     """
     campaign = Campaign(seed)
-    while campaign.tally.jobs < jobs or sum(campaign.tally.kills.values()) < kills:
+    tally = campaign.tally
+    while tally.jobs.total() < jobs or tally.kills.total() + tally.missed.total() < kills:
         name = tempfile.mkdtemp(dir=folder)
-        job_seed = seed + campaign.tally.jobs
-        victim = make_victim(Path(name), job_seed, elsewhere)
+        number = tally.jobs.total()
+        kind = kinds[number % len(kinds)]
+        victim = make_victim(Path(name), seed + number, elsewhere, kind)
         try:
             campaign.torture(victim, -(-kills // jobs))
         except FindingError as finding:
-            raise FindingError(f"job {job_seed}, {victim.text}: {finding}") from None
+            raise FindingError(f"job {seed + number}, {victim.text}: {finding}") from None
         shutil.rmtree(name)
-        campaign.tally.jobs += 1
-    return campaign.tally
+        tally.jobs[victim.kind] += 1
+    return tally
 
 
 def add_parser(campaigns: Any) -> None:
     """Add the campaign's arguments."""
     parser = campaigns.add_parser("kill", help="SIGKILL to random processes of running jobs")
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="default %(default)s")
-    parser.add_argument("--jobs", type=int, default=20, metavar="N", help="default %(default)s")
+    parser.add_argument("--jobs", type=int, default=32, metavar="N", help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default %(default)s")
+    parser.add_argument("--kind", choices=VICTIMS, help="of all jobs; default: each in turn")
     parser.add_argument("--folder", type=Path, help="for the jobs; default a temporary one")
     parser.set_defaults(run=run)
 
@@ -264,15 +328,19 @@ def run(options: argparse.Namespace) -> int:
     shm = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as elsewhere:
         try:
-            tally = run_campaign(options.kills, options.jobs, options.seed, folder, Path(elsewhere))
+            tally = run_campaign(
+                options.kills, options.jobs, options.seed, folder, Path(elsewhere), (options.kind,)
+            )
         except FindingError as finding:
             print(f"FINDING: {finding}")
             return 1
     print(f"{'':20}" + "".join(f"{name:>13}" for name in PROCESSES))
     for kind in KINDS:
         print(f"{kind:20}" + "".join(f"{tally.kills[kind, name]:13}" for name in PROCESSES))
+    print("jobs:", ", ".join(f"{n} {kind}" for kind, n in tally.jobs.items()))
     print(
-        f"{sum(tally.kills.values())} kills, {tally.jobs} jobs, {tally.resumes} resumes: "
+        f"{tally.kills.total()} kills ({tally.missed.total()} moments never came), "
+        f"{tally.jobs.total()} jobs, {tally.resumes} resumes: "
         "0 differences, 0 hangs, 0 leaks; tiles computed again: median "
         f"{statistics.median(tally.repeated_tiles or [0]):g}, most "
         f"{max(tally.repeated_tiles or [0])}; longest end {tally.longest_end_s:.1f} s; "

@@ -31,15 +31,15 @@ from srpipe.stop import StopRequest
 
 logger = logging.getLogger(__name__)
 
-# All that may be wrong with a cluster is known within half a minute.
-_REACH_S = 5.0
-_CONNECT_S = 20.0
-_ANSWER_S = 20.0
+# What a machine that is busy with other things may take, too.
+_REACH_S = 20.0
+_CONNECT_S = 60.0
+_ANSWER_S = 120.0
 _LOOK_S = 0.5
 # Nodes of preemptible machines come and go; a slab goes on from its checkpoint each time.
 _MAX_RETRIES = 20
 # What a stopped call may take: its batches in flight, and a last checkpoint.
-_STOP_S = 8.0
+_STOP_S = 20.0
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _SETTINGS_FRAME = 4
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from srpipe.io.identity import identify_file
-from srpipe.io.source import TileReader
+from srpipe.io.tile_reader import TileReader
 from srpipe.io.vips import pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.frame import frame_grid

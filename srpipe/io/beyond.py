@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from srpipe.io.source import TileReader
+from srpipe.io.tile_reader import TileReader
 from srpipe.plan.colour import Pixels
 from srpipe.plan.frame import Frame, Indices, continued
 from srpipe.plan.geometry import Rect

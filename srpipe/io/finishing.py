@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from typing import Any
 
@@ -13,6 +14,7 @@ from srpipe.io.source import carry_fields
 from srpipe.io.tiff_directory import Tag, add_tags
 from srpipe.io.tiff_metadata import photograph_tags
 from srpipe.io.to_rgb import to_float
+from srpipe.io.vips import pyvips
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.job import Plan
 from srpipe.plan.output import OutputSpec
@@ -26,6 +28,8 @@ _INTERPRETATIONS = {
 
 # Their pixels depend on how their colors are stored.
 _OWN_COLORS = ("jpeg", "webp", "jp2k")
+_XMP = "xmp-data"
+_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))[2-8]""")
 _PHOTOMETRIC, _EXTRA_SAMPLES, _SHORT = 262, 338, 3
 _BLACK_IS_ZERO, _RGB, _ALPHA = 1, 2, 2
 
@@ -54,12 +58,19 @@ def finish_image(plan: Plan, pixels: Any) -> Any:
     if plan.part == "pixels":
         return image
     if plan.outscale is not None:
-        image = resize_image(image, plan.output_size)
+        image = resize_image(image, plan.resized_size, plan.image.alpha_band)
     image = carry_fields(plan.image, image, plan.output_factor)
     if plan.image.shown == "tone":
         image = show_no_more(image)
     if plan.output.holds_floats(plan.written):
         image = to_float(image)
+    if plan.turned:
+        image = image.autorot()
+    if image.get_typeof(_XMP) and (plan.turned or plan.image.loader.startswith("heif")):
+        # Programs that find no orientation in EXIF take that of XMP.
+        upright = _XMP_ORIENTATION.sub(rb"\g<1>1", image.get(_XMP))
+        image = image.copy()
+        image.set_type(pyvips.GValue.blob_type, _XMP, upright)
     return image
 
 

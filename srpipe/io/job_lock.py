@@ -25,7 +25,7 @@ HEARTBEAT_S = 5.0
 # A host that has been silent for so long is taken for dead; clocks may differ by less.
 _SILENCE_S = 60.0
 # A dead owner's processes are gone in so long; somebody who only looks holds the lock for a moment.
-_ORPHANS_S = 10.0
+_ORPHANS_S = 30.0
 _GLANCE_S = 0.5
 _RETRY_S = 0.05
 

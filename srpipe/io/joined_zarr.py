@@ -25,6 +25,7 @@ from srpipe.io.zarr_saver import (
     codecs,
     create_arrays,
     halve,
+    has_alpha,
     level_sizes,
     zarr_package,
 )
@@ -78,7 +79,7 @@ def join_zarrs(
             _move(Path(part, str(level), "c", "0"), Path(path, str(level), "c", "0"), rows, row)
         top += levels[0].shape[1]
         beat()
-    _make_levels(arrays, len(first), options.chunk_px, beat)
+    _make_levels(arrays, len(first), options.chunk_px, has_alpha(bands, _colours(path)), beat)
 
 
 def _open(part: str, mode: str = "r") -> list[Any]:
@@ -130,13 +131,17 @@ def _create(
             f"{path} is gone or damaged, and rows of the parts had been moved there: start over with "
             "--fresh."
         )
-    ome = zarr_package().open_group(parts[0], mode="r").attrs["ome"]
-    channels = ome.get("omero", {}).get("channels", [])
-    colours = sum(channel["label"] != "alpha" for channel in channels)
-    arrays = create_arrays(path, size, bands, dtype, options, colours)
+    arrays = create_arrays(path, size, bands, dtype, options, _colours(parts[0]))
     # After a power cut, a Zarr without metadata would be made anew, and rows that it has be lost.
     disk.sync_file(Path(path))
     return arrays
+
+
+def _colours(path: str) -> int:
+    """How many colours a Zarr says that it has."""
+    ome = zarr_package().open_group(path, mode="r").attrs["ome"]
+    channels = ome.get("omero", {}).get("channels", [])
+    return sum(channel["label"] != "alpha" for channel in channels)
 
 
 def _move(source: Path, target: Path, rows: int, first: int) -> None:
@@ -149,16 +154,18 @@ def _move(source: Path, target: Path, rows: int, first: int) -> None:
             os.rename(place, target / str(first + row))
 
 
-def _make_levels(arrays: list[Any], there: int, chunk_px: int, beat: Callable[[], None]) -> None:
+def _make_levels(
+    arrays: list[Any], there: int, chunk_px: int, alpha: bool, beat: Callable[[], None]
+) -> None:
     """Make the levels that parts do not have, of the last that they have."""
     if there == len(arrays):
         return
     above = arrays[there - 1]
-    below = chain([Level(array, chunk_px) for array in arrays[there:]])[0]
+    below = chain([Level(array, chunk_px, alpha=alpha) for array in arrays[there:]])[0]
     for top in range(0, above.shape[1], chunk_px):
         halves = []
         for left in range(0, above.shape[2], chunk_px):
             chunk = above[:, top : top + chunk_px, left : left + chunk_px]
-            halves.append(halve(chunk.transpose(1, 2, 0)))
+            halves.append(halve(chunk.transpose(1, 2, 0), alpha=alpha))
         below.add(np.concatenate(halves, axis=1))
         beat()

@@ -6,19 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from srpipe.errors import InputError, ReadError
+from srpipe.errors import InputError
 from srpipe.forks import refuse_in_fork
 from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
 from srpipe.io.small_files import check_name
 from srpipe.io.tiff_header import read_tiff_header
+from srpipe.io.tiff_image import check_decoder, open_tiff
 from srpipe.io.to_rgb import CONVERTED, is_float, to_rgb
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
-from srpipe.plan.colour import Pixels
-from srpipe.plan.geometry import Rect, Size
+from srpipe.plan.geometry import Size
 from srpipe.plan.image_info import MAX_BANDS, ImageInfo, PixelDtype, Shown, guess_content
 from srpipe.settings import ColorManagement
 
@@ -26,18 +24,41 @@ _DTYPES: dict[str, PixelDtype] = {"uchar": "uint8", "ushort": "uint16"}
 _COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "multiband"}
 _GREYS = ("b-w", "grey16")
 # Carried from input to output as libvips holds them; width, height and strips are the output's own.
-_CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data", "orientation")
+_CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data")
 
 # These decoders cannot stream.
 _WHOLE_LOADERS = ("webp", "heif", "gif", "uhdr")
+# libjpeg only warns of a damaged scan.
+_WARNING_LOADERS = ("jpeg", "uhdr")
 
 
-def _open(path: str, *, untrusted: bool, shown: Shown = "as it is", **options: Any) -> Any:
-    """The image as models see it: what is not grey, RGB or data is converted."""
-    return show(to_rgb(_open_as_it_is(path, untrusted=untrusted, **options)), shown)
+def open_image(
+    path: str,
+    *,
+    untrusted: bool,
+    shown: Shown = "as it is",
+    strict: bool = True,
+    access: str = "sequential",
+) -> Any:
+    """The image as models see it: what is not grey, RGB or data is converted.
+
+    Args:
+        path: an image file.
+        untrusted: use loaders too that libvips does not trust with files from strangers.
+        shown: what is done about its profile.
+        strict: what cannot be decoded is an error when it is read; else it is what libvips makes of it.
+        access: libvips' hint.
+
+    Raises:
+        InputError: it is of a kind that cannot be read, or not to be trusted.
+        pyvips.Error, UnicodeDecodeError: libvips cannot open it.
+    """
+    return show(to_rgb(_open_as_it_is(path, untrusted, strict=strict, access=access)), shown)
 
 
-def _open_as_it_is(path: str, *, untrusted: bool, **options: Any) -> Any:
+def _open_as_it_is(
+    path: str, untrusted: bool, *, strict: bool = True, access: str = "sequential"
+) -> Any:
     # A source takes the path as it is; a plain file name would have its [brackets] parsed as options.
     source = pyvips.Source.new_from_file(path)
     loader = find_loader(source)
@@ -46,8 +67,12 @@ def _open_as_it_is(path: str, *, untrusted: bool, **options: Any) -> Any:
             f"{path} would be read by libvips' {loader}, which it does not trust with files from "
             "strangers: save it as TIFF or PNG, or allow it with --allow-untrusted."
         )
-    options = {"access": "sequential", "fail_on": "error"} | options
-    return pyvips.Image.new_from_source(source, "", **options)
+    if loader.startswith("tiffload"):
+        return open_tiff(path, strict=strict, access=access)
+    fail_on = "warning" if loader.startswith(_WARNING_LOADERS) else "error"
+    return pyvips.Image.new_from_source(
+        source, "", access=access, fail_on=fail_on if strict else "none"
+    )
 
 
 def read_image_info(
@@ -81,10 +106,13 @@ def read_image_info(
         raise InputError(f"{name} is empty (0 bytes): copy or export it again.")
     check_metadata(name)
     try:
-        image = _open_as_it_is(name, untrusted=allow_untrusted)
+        image = _open_as_it_is(name, allow_untrusted)
         # libvips' own format does not say what read it.
         loader = image.get("vips-loader") if image.get_typeof("vips-loader") else "vipsload_source"
-        return _describe(name, image, loader, color_management)
+        info = _describe(name, image, loader, color_management)
+        if loader.startswith("tiffload"):
+            check_decoder(name, read_tiff_header(name), open_tiff(name))
+        return info
     except VIPS_ERRORS as error:
         raise InputError(
             f"{name} is not an image that can be read ({first_line(error)}): "
@@ -140,9 +168,16 @@ def _describe(name: str, image: Any, loader: str, color_management: ColorManagem
         identity=identify_file(name),
         converted_from=CONVERTED.get(space, ""),
         shown=shown,
+        orientation=_orientation(image),
         remarks=header.remarks if header else (),
         is_float=floats,
     )
+
+
+def _orientation(image: Any) -> int:
+    """By EXIF's numbers; 1 too where a decoder has turned the pixels, as libheif does."""
+    value = image.get("orientation") if image.get_typeof("orientation") else 1
+    return value if value in range(1, 9) else 1
 
 
 def carry_fields(info: ImageInfo, image: Any, scale: float) -> Any:
@@ -151,7 +186,7 @@ def carry_fields(info: ImageInfo, image: Any, scale: float) -> Any:
     That is profile, EXIF, XMP, IPTC and orientation, and the resolution times ``scale``, so that the
     print size stays.
     """
-    source = _open(info.path, untrusted=info.untrusted, shown=info.shown)
+    source = open_image(info.path, untrusted=info.untrusted, shown=info.shown)
     types = {bytes: pyvips.GValue.blob_type, int: pyvips.GValue.gint_type}
     # The copy has a header of its own that may be changed.
     image = image.copy(xres=source.xres, yres=source.yres)
@@ -160,81 +195,11 @@ def carry_fields(info: ImageInfo, image: Any, scale: float) -> Any:
         if name in present:
             value = source.get(name)
             image.set_type(types[type(value)], name, value)
+    if present & {"orientation", "exif-data"}:
+        # After EXIF, which may have another one where a decoder has turned the pixels.
+        image.set_type(pyvips.GValue.gint_type, "orientation", info.orientation)
     # Last: with EXIF, libvips has taken over the resolution in there, which a WebP says nowhere else.
     return image.copy(xres=image.xres * scale, yres=image.yres * scale)
-
-
-class TileReader:
-    """Streams the tiles of one image; they must be asked for in raster order."""
-
-    def __init__(self, info: ImageInfo, *, fill: bool = False, whole_so_far: bool = True) -> None:
-        """Open ``info.path``.
-
-        Args:
-            info: the image.
-            fill: where it cannot be read, give what libvips can decode.
-            whole_so_far: an earlier run had no gaps to fill.
-
-        Raises:
-            ReadError: the file has changed since ``info`` was read, or is gone.
-        """
-        self._info = info
-        self._fill = fill
-        self._strict = whole_so_far
-        self._region = self._open_region(fail_on="error" if self._strict else "none")
-
-    def _open_region(self, fail_on: str) -> Any:
-        path, identity = self._info.path, self._info.identity
-        try:
-            stat = os.stat(path)
-            image = _open(
-                path, untrusted=self._info.untrusted, shown=self._info.shown, fail_on=fail_on
-            )
-        except OSError as error:
-            raise ReadError(
-                f"{path} can no longer be opened ({error.strerror}): put it back."
-            ) from None
-        except VIPS_ERRORS as error:
-            raise ReadError(f"{path} can no longer be opened: {first_line(error)}.") from None
-        if (stat.st_size, stat.st_mtime_ns) != (identity.size_bytes, identity.modified_ns):
-            raise ReadError(f"{path} changed while the job was running: start over with --fresh.")
-        return pyvips.Region.new(image)
-
-    def read(self, rect: Rect, out: Pixels) -> bool:
-        """Copy the pixels of ``rect`` to the upper left of ``out`` (height, width, bands).
-
-        Returns:
-            Whether the file could be read there; False only where gaps are filled. In a file
-            that is decoded from top to bottom, everything after the first gap is in doubt.
-
-        Raises:
-            ReadError: the file is truncated or corrupt there.
-        """
-        if self._strict:
-            try:
-                self._copy(rect, out)
-                return True
-            except VIPS_ERRORS as error:
-                if not self._fill:
-                    raise ReadError(
-                        f"{self._info.path} cannot be read at rows {rect.top} to "
-                        f"{rect.top + rect.height - 1} of {self._info.size.height} "
-                        f"({first_line(error)}): the file is truncated or corrupt; get a whole "
-                        "copy, or fill what is missing with --on-error fill."
-                    ) from None
-                self._strict = False
-                self._region = self._open_region(fail_on="none")
-        try:
-            self._copy(rect, out)
-        except VIPS_ERRORS:
-            out[: rect.height, : rect.width] = 0
-        return False
-
-    def _copy(self, rect: Rect, out: Pixels) -> None:
-        data = self._region.fetch(rect.left, rect.top, rect.width, rect.height)
-        shape = (rect.height, rect.width, self._info.bands)
-        pixels = np.frombuffer(data, self._info.numpy_dtype).reshape(shape)
-        out[: rect.height, : rect.width] = pixels
 
 
 def same_file(a: str, b: str) -> bool:

@@ -88,6 +88,7 @@ class TiffHeader:
     file_bytes: int
     predictor: int
     fill_order: int
+    little_endian: bool
     jpeg_tables: bytes
     color_map: tuple[int, ...]
     nodata: float | None
@@ -280,6 +281,7 @@ def _read(file: BinaryIO, others: list[tuple[str, Entries]]) -> TiffHeader:
             file_bytes=file_bytes,
             predictor=int(page.predictor),
             fill_order=int(page.fillorder),
+            little_endian=tiff.byteorder == "<",
             jpeg_tables=page.jpegtables or b"",
             color_map=_color_map(page),
             nodata=_number(nodata_text),

@@ -142,7 +142,9 @@ class ImageWriter:
 
     def _save(self, read_end: int) -> None:
         try:
-            pixels = self._gated_pixels(pyvips.Source.new_from_descriptor(read_end))
+            pixels = self._final_pixels(read_end)
+            if pixels is None:
+                return
             image = finish_image(self._plan, pixels)
             image.set_progress(True)  # so that the images the saver makes of it can be stopped too
             self._encoded = image
@@ -160,7 +162,16 @@ class ImageWriter:
         finally:
             os.close(read_end)
 
-    def _gated_pixels(self, gate_source: Any) -> Any:
+    def _final_pixels(self, read_end: int) -> Any:
+        """Pixels that come as they become final; all at once, where they are turned; None: given up."""
+        if not self._plan.turned:
+            # The gate first: libvips prepares operands in their order.
+            return self._gate(pyvips.Source.new_from_descriptor(read_end)) | self._pixels()
+        while os.read(read_end, _PIPE_BYTES):
+            pass
+        return None if self._given_up else self._pixels()
+
+    def _pixels(self) -> Any:
         plan = self._plan
         size, canvas = plan.cropped_size, plan.canvas_size
         pixels = pyvips.Image.rawload(
@@ -173,12 +184,15 @@ class ImageWriter:
         if size != canvas:
             left, top = plan.frame.crop.left * plan.scale, plan.frame.crop.top * plan.scale
             pixels = pixels.crop(left, top, size.width, size.height)
-        gate = pyvips.Image.new_from_source(gate_source, "", access="sequential")
+        return pixels
+
+    def _gate(self, source: Any) -> Any:
+        """Black, in rows that come when those of the pixels are final."""
+        size = self._plan.cropped_size
+        gate = pyvips.Image.new_from_source(source, "", access="sequential")
         # Extending a column by copying it takes a tenth of the memory that zooming it does.
         gate = gate.crop(0, 0, 1, size.height)
-        wide = gate.embed(0, 0, size.width, size.height, extend="copy")
-        # The gate first: libvips prepares operands in their order.
-        return wide | pixels
+        return gate.embed(0, 0, size.width, size.height, extend="copy")
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)

@@ -92,7 +92,8 @@ def save_zarr(image: Any, spec: OutputSpec, path: str) -> None:
         image.bands,
         _DTYPES[image.format],
         ZarrOptions.parse(spec),
-        colours=image.bands - image.hasalpha(),
+        # Data of three bands are no colours.
+        colours=0 if image.interpretation == "multiband" else image.bands - image.hasalpha(),
     )
     failures: list[Exception] = []
 
@@ -129,7 +130,7 @@ class ZarrPyramid:
             bands: of the image.
             dtype: uint8 or uint16.
             options: chunks and compression.
-            colours: bands without alpha; 1 and 3 are told to viewers.
+            colours: bands without alpha, 1 and 3 are told to viewers; 0: they are data.
 
         Raises:
             OutputError: the package is missing.
@@ -138,7 +139,8 @@ class ZarrPyramid:
         self._row_bytes = size.width * bands * np.dtype(dtype).itemsize
         self._left_over = b""
         arrays = create_arrays(path, size, bands, dtype, options, colours)
-        self._levels = chain([Level(array, options.chunk_px) for array in arrays])
+        alpha = has_alpha(bands, colours)
+        self._levels = chain([Level(array, options.chunk_px, alpha=alpha) for array in arrays])
 
     def write(self, data: bytes) -> None:
         """Take the next bytes of the image, rows of pixels, in pieces of any length.
@@ -174,7 +176,7 @@ def create_arrays(
         bands: of the image.
         dtype: uint8 or uint16.
         options: chunks, compression and levels.
-        colours: bands without alpha; 1 and 3 are told to viewers.
+        colours: bands without alpha, 1 and 3 are told to viewers; 0: they are data.
 
     Returns:
         The arrays of all levels, (bands, height, width), the largest first.
@@ -226,8 +228,9 @@ def chain(levels: list[Level]) -> list[Level]:
 class Level:
     """One array, and the rows of it that do not fill a row of chunks yet."""
 
-    def __init__(self, array: Any, chunk_px: int) -> None:
+    def __init__(self, array: Any, chunk_px: int, *, alpha: bool) -> None:
         self._array = array
+        self._alpha = alpha
         bands, self.height, width = array.shape
         self.dtype: np.dtype[Any] = array.dtype
         self.row_shape = (width, bands)
@@ -256,25 +259,45 @@ class Level:
             place = np.s_[:, top : top + len(chunk), left : left + chunk.shape[1]]
             self._array[place] = chunk.transpose(2, 0, 1)
             if self.below is not None:
-                halves.append(halve(chunk))
+                halves.append(halve(chunk, alpha=self._alpha))
         self.rows_written += self._filled
         self._filled = 0
         if self.below is not None:
             self.below.add(np.concatenate(halves, axis=1))
 
 
-def halve(pixels: Pixels) -> Pixels:
+def halve(pixels: Pixels, *, alpha: bool = False) -> Pixels:
     """Half the size of (height, width, bands) unsigned integers, rounded up: means of 2x2, to even.
 
     Rounding halves up would make each level a little brighter than the one before.
+
+    Args:
+        pixels: one level.
+        alpha: whether the last band is alpha, by which the means of the others are weighted.
     """
     height, width, _ = pixels.shape
     if height % 2 or width % 2:  # the mean of what is there
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    rows = pixels[0::2].astype(np.uint32) + pixels[1::2]
-    total = rows[:, 0::2] + rows[:, 1::2]
+    total = _sums(pixels.astype(np.uint32))
     mean: Pixels = (total + 1 + ((total >> 2) & 1)) >> 2
+    if alpha:
+        weights = pixels[..., -1:].astype(np.uint64)
+        total, weight = _sums(pixels[..., :-1] * weights), _sums(weights)
+        weighted = (total + weight // 2) // np.maximum(weight, 1)
+        mean[..., :-1] = np.where(weight > 0, weighted, mean[..., :-1])
     return mean.astype(pixels.dtype)
+
+
+def _sums(pixels: Pixels) -> Pixels:
+    """Of 2x2 pixels each."""
+    rows = pixels[0::2] + pixels[1::2]
+    sums: Pixels = rows[:, 0::2] + rows[:, 1::2]
+    return sums
+
+
+def has_alpha(bands: int, colours: int) -> bool:
+    """Whether the last of so many bands is alpha."""
+    return 0 < colours < bands
 
 
 def ome_metadata(levels: int, bands: int, colours: int, highest: int) -> dict[str, Any]:
@@ -283,7 +306,7 @@ def ome_metadata(levels: int, bands: int, colours: int, highest: int) -> dict[st
     Args:
         levels: how many, each half as large as the one before.
         bands: channels.
-        colours: bands without alpha.
+        colours: bands without alpha; 0: they are data.
         highest: the largest value of a sample.
     """
     datasets = []
@@ -306,7 +329,7 @@ def ome_metadata(levels: int, bands: int, colours: int, highest: int) -> dict[st
             {"label": label, "color": color, "active": True, "window": window}
             for label, color in named
         ]
-        if bands > colours:
+        if has_alpha(bands, colours):
             channels.append(
                 {"label": "alpha", "color": "FFFFFF", "active": False, "window": window}
             )

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from srpipe.errors import InputError
 from srpipe.io.binding import Tensor
-from srpipe.io.source import TileReader, read_image_info
+from srpipe.io.source import read_image_info
+from srpipe.io.tile_reader import TileReader
 from srpipe.plan.bands import bands_seen, check_bands, find_white
 from srpipe.plan.colour import ColourPath, Pixels, pad_edges
 from srpipe.plan.geometry import Rect, Size, round_up

@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from srpipe.io.source import TileReader, read_image_info
+from srpipe.io.source import read_image_info
+from srpipe.io.tile_reader import TileReader
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import Rect, Size
 

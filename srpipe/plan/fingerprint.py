@@ -46,6 +46,8 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         facts["depth"] = plan.written.dtype
     if plan.outscale is not None:
         facts["resized to"] = str(plan.output_size)
+    if plan.turned:
+        facts["turned"] = f"by orientation {plan.image.orientation}"
     if plan.rewrites:
         facts["graph"] = f"with {', '.join(plan.rewrites)} rewritten, {plan.graph_sha256[:16]}"
     crop, frame = plan.frame.crop, plan.frame

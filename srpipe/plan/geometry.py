@@ -50,6 +50,13 @@ class Rect:
         bottom = min(self.top + self.height, size.height)
         return Rect(left, top, right - left, bottom - top)
 
+    def intersection(self, other: Rect) -> Rect:
+        """The part that it shares with another, which it must touch."""
+        left, top = max(self.left, other.left), max(self.top, other.top)
+        right = min(self.left + self.width, other.left + other.width)
+        bottom = min(self.top + self.height, other.top + other.height)
+        return Rect(left, top, right - left, bottom - top)
+
     def __str__(self) -> str:
         return f"{self.width}x{self.height} at ({self.left}, {self.top})"
 

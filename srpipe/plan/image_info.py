@@ -61,6 +61,8 @@ class ImageInfo:
     """What models see: its numbers, these under sRGB's tone curve, or converted to sRGB."""
     remarks: tuple[str, ...] = ()
     """What a user should know of the file beforehand, each a clause: what is left out of it."""
+    orientation: int = 1
+    """How it is to be turned to be seen, by EXIF's numbers; 1: as it is stored."""
     is_float: bool = False
     """The file has float numbers, from 0 to 1, which are worked on with 16 bits."""
 

@@ -137,11 +137,23 @@ class Plan:
         return self.frame.in_image(self.grid.at(tile).source).within(self.image.size)
 
     @property
-    def output_size(self) -> Size:
-        """Pixels of the output file."""
+    def turned(self) -> bool:
+        """Whether pixels are turned as the image's orientation says, since the output cannot say it."""
+        return self.image.orientation != 1 and not self.output.keeps_orientation
+
+    @property
+    def resized_size(self) -> Size:
+        """Pixels of the output before any turning."""
         return (
             self.cropped_size if self.outscale is None else self.input_size.resized(self.outscale)
         )
+
+    @property
+    def output_size(self) -> Size:
+        """Pixels of the output file."""
+        size = self.resized_size
+        on_its_side = self.turned and self.image.orientation >= 5
+        return Size(size.height, size.width) if on_its_side else size
 
     @property
     def output_factor(self) -> float:

@@ -89,6 +89,11 @@ class OutputSpec:
         stripped = any(option in ("strip", "strip=true", "strip=1") for option in options)
         return not stripped and all({"all", "exif"} & set(names) for names in kept)
 
+    @property
+    def keeps_orientation(self) -> bool:
+        """Whether a file can say how it is to be turned; else its pixels are."""
+        return self.format.name not in ("DeepZoom", "Zarr", "raw")
+
     def holds_floats(self, image: ImageInfo) -> bool:
         """Whether an image, as it is written, is written with float numbers."""
         return image.is_float and self.format.name in ("TIFF", "libvips")
@@ -163,7 +168,7 @@ def _as_deepzoom(spec: OutputSpec) -> OutputSpec:
         spec.format,
         sixteen_bit=kind.sixteen_bit,
         alpha=kind.alpha,
-        any_bands=kind.any_bands,
+        any_bands=False,  # no viewer shows them
         typical_ratio=kind.typical_ratio,
     )
     if not options.keys() & {"keep", "strip", "no_strip"}:

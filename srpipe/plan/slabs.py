@@ -166,7 +166,7 @@ def _part(plan: Plan, count: int, *, same_disk: bool) -> tuple[Part, str, str, i
     if plan.outscale is None and spec.format.name == "TIFF" and _is_tiled(options):
         step_px = int(options.get("tile_height", _TIFF_TILE_PX))
         return "encoded", ".tif", spec.options, step_px
-    if plan.outscale is None and spec.format.name == "Zarr" and same_disk:
+    if plan.outscale is None and spec.format.name == "Zarr" and same_disk and not plan.turned:
         chunk_px = int(options.get("chunk", _ZARR_CHUNK_PX))
         shared_px = plan.cropped_size.height // count // 2
         levels = 1

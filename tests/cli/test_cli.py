@@ -20,7 +20,7 @@ from srpipe import __version__
 from tests.conftest import PHOTOGRAPH, photograph_pixels, read_pixels, write_pixels
 from tests.io.test_source import bad_inputs
 from tests.onnx_models import classifier_model
-from tests.processes import run_srpipe, start_srpipe
+from tests.processes import output_of, run_srpipe, start_srpipe
 
 
 def fails(code: int, *arguments: object) -> str:
@@ -235,7 +235,7 @@ def test_interruption_in_the_first_moments(tmp_path: Path) -> None:
         time.sleep(delay_s)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = output_of(process)
         # Whichever is delivered first; before Python is set up, the signal's own way.
         assert process.returncode in (143, 130, -signal.SIGTERM)
         assert "Traceback" not in err

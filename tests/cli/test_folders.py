@@ -13,7 +13,14 @@ import pytest
 from srpipe.folders import MANIFEST_FILE
 from tests.conftest import photograph_pixels, write_pixels
 from tests.onnx_models import conv_model
-from tests.processes import run_srpipe, start_srpipe, wait_until
+from tests.processes import (
+    PATIENCE_S,
+    output_of,
+    run_srpipe,
+    start_srpipe,
+    wait_until,
+    without_notes,
+)
 
 
 @pytest.fixture
@@ -54,9 +61,12 @@ def test_a_list(source: Path, tmp_path: Path, x2_model: Path, end: str) -> None:
     null = ["--null"] if end == "\0" else []
     command = [sys.executable, "-m", "srpipe", "enhance", "-", tmp_path / "out", *null]
     done = subprocess.run(
-        [*command, "-m", x2_model], input=listed, text=True, capture_output=True, timeout=60
+        [*command, "-m", x2_model], input=listed, text=True, capture_output=True, timeout=PATIENCE_S
     )
-    assert (done.returncode, done.stderr) == (0, f"{tmp_path / 'out'}: 2 done of 2.\n")
+    assert (done.returncode, without_notes(done.stderr)) == (
+        0,
+        f"{tmp_path / 'out'}: 2 done of 2.\n",
+    )
     assert (tmp_path / "out" / "c.tif").exists()
 
 
@@ -66,9 +76,9 @@ def test_interrupted_and_gone_on_with(source: Path, tmp_path: Path) -> None:
         write_pixels(source / name, photograph_pixels(260, 260))
     arguments = ("enhance", str(source), str(target), "-m", str(model), "-t", "48")
     process = start_srpipe(*arguments)
-    wait_until(lambda: list(target.glob("*.srpipe")))
+    wait_until(lambda: list(target.glob("*.srpipe")), "a job folder")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = output_of(process)
     assert process.returncode == 130, said
     assert "interrupted: repeat the command to go on" in said
     assert "Traceback" not in said

@@ -17,6 +17,7 @@ import pytest
 from srpipe.terminal import LineFormatter, printable
 from tests.conftest import photograph_pixels, write_pixels
 from tests.onnx_models import conv_model
+from tests.processes import PATIENCE_S
 
 EVIL = "red\x1b[31m\x9b2J\n\rsrpipe: done.\x07 \u202eabc\u2028\x7f"
 SHOWN = r"red\x1b[31m\x9b2J\n\rsrpipe: done.\x07 \u202eabc\u2028\x7f"
@@ -28,7 +29,7 @@ def run(
     """``srpipe`` in a process of its own; what it says must hold nothing but printable lines."""
     done = subprocess.run(
         [sys.executable, "-m", "srpipe", *map(str, arguments)],
-        cwd=folder, input=stdin, capture_output=True, check=False, timeout=120,
+        cwd=folder, input=stdin, capture_output=True, check=False, timeout=PATIENCE_S,
         env=os.environ | environment,
     )  # fmt: skip
     out, err = done.stdout.decode(), done.stderr.decode()
@@ -204,7 +205,7 @@ def test_the_bar(tmp_path: Path, picture: Path, model: Path) -> None:
             if not data:
                 break
             said += data
-        assert process.wait(60) == 0, said
+        assert process.wait(PATIENCE_S) == 0, said
     os.close(screen)
     assert SHOWN in said.decode()
     for part in ("\x1b[31m", "\x9b", "\x07", "\u202e", "\nsrpipe: done"):

@@ -44,7 +44,7 @@ def test_the_owner_is_known_while_it_holds_the_lock(folder: Path) -> None:
 def test_another_host_that_was_heard_of_lately_is_respected(folder: Path) -> None:
     """Its file system may not have passed the lock on to us."""
     forge(folder, Owner("elsewhere", "another kernel", 42), silent_s=20)
-    with pytest.raises(JobError, match=r"process 42 on elsewhere worked in .* 2\d seconds ago"):
+    with pytest.raises(JobError, match=r"process 42 on elsewhere worked in .* \d+ seconds ago"):
         JobLock(folder)
     assert not is_locked(folder)
     assert read_owner(folder) is not None
@@ -62,9 +62,10 @@ def test_a_dead_owner_on_this_host_does_not_count(folder: Path) -> None:
 
 def test_the_heartbeat_is_the_files_time(folder: Path) -> None:
     lock = JobLock(folder)
+    begin_s = (folder / LOCK_FILE).stat().st_mtime
     os.utime(folder / LOCK_FILE, (0, 0))
     lock.beat()
-    assert time.time() - (folder / LOCK_FILE).stat().st_mtime < 10
+    assert (folder / LOCK_FILE).stat().st_mtime >= begin_s
     lock.release()
 
 

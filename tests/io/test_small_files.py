@@ -21,6 +21,7 @@ from srpipe.manifest import Manifest
 from tests.conftest import photograph_pixels, write_pixels
 from tests.io.test_external_data import external_model
 from tests.onnx_models import conv_model
+from tests.processes import output_of
 
 
 def link_to_zero(path: Path) -> None:
@@ -117,10 +118,7 @@ def test_commands_end_at_once(tmp_path: Path, make: Callable[[Path], None]) -> N
         for name, (words, _) in commands.items()
     }  # fmt: skip
     for name, process in running.items():
-        try:
-            _, said = process.communicate(timeout=120)
-        finally:
-            process.kill()
+        _, said = output_of(process)
         assert process.returncode == commands[name][1], (name, said)
         assert "Traceback" not in said
         assert name == "sidecar" or len(said.splitlines()) == 1, (name, said)

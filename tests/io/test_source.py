@@ -7,7 +7,8 @@ import pytest
 import pyvips
 
 from srpipe.errors import InputError, ReadError
-from srpipe.io.source import TileReader, read_image_info
+from srpipe.io.source import read_image_info
+from srpipe.io.tile_reader import TileReader
 from srpipe.plan.geometry import Rect, Size
 from srpipe.plan.grid import Grid, plan_axis
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
@@ -111,7 +112,7 @@ def bad_inputs(folder: Path) -> dict[str, Path]:
         ("empty.tif", "0 bytes"),
         ("text.jpg", "not an image"),
         ("random.tif", "not an image"),
-        ("int.tif", "int samples"),
+        ("int.tif", "int32 samples"),
         ("many.tif", "65 bands"),
         ("planes.tif", "INTERLEAVE=PIXEL"),
     ],

@@ -83,7 +83,7 @@ def test_turns(plan: Plan) -> None:
         waiting = threading.Thread(target=wait)
         waiting.start()
         terminator.terminate()
-        wait_until(lambda: given_up)
+        wait_until(lambda: given_up, "a turn that is given up")
         waiting.join()
     with session.turn(Terminator()):
         pass
@@ -102,7 +102,7 @@ def test_one_job_at_a_time_has_the_whole_machine() -> None:
         waiting = threading.Thread(target=wait)
         waiting.start()
         stop.request()
-        wait_until(lambda: ended)
+        wait_until(lambda: ended, "a job that is stopped while it waits")
         waiting.join()
     with warm.whole_machine(StopRequest()):
         pass

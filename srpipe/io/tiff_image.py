@@ -1,0 +1,267 @@
+"""TIFF files as libvips' images, so that what cannot be decoded is an error and never black.
+
+libvips takes a tile that libtiff cannot decode for black unless it is to fail on warnings; then it
+fails on tiles too that GDAL left out, which are no fault: its header tells them apart, and they are
+filled in here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from typing import Any
+
+import numpy as np
+
+from srpipe.errors import InputError
+from srpipe.io.tiff_header import TiffHeader, read_tiff_header
+from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
+from srpipe.io.virtual_tiff import open_changed
+
+_NONE, _LZW, _OLD_JPEG, _PACKBITS = 1, 5, 6, 32773
+_DEFLATE = (8, 32946)
+_SAVED_AS = {_LZW: "lzw", _PACKBITS: "packbits"}
+_PACKED_BITS = (10, 12, 14)
+_TYPES = {
+    1: {1, 2, 4, 8, *_PACKED_BITS, 16}, 2: {16}, 3: {16, 32}, 4: {8, 16},
+}  # fmt: skip
+_TYPE_NAMES = {1: "uint", 2: "int", 3: "float", 4: "undefined", 5: "complex int", 6: "complex"}
+_COLOR_FILTERS = 32803
+# libtiff's limit of 50 MB guards against what the header has been searched for already.
+_LARGE_PIECE_BYTES = 20_000_000
+_NO_DECODER = re.compile(
+    r"not configured|not implemented|not supported|unsupported|without|built", re.I
+)
+
+
+def open_tiff(path: str, *, access: str = "sequential", strict: bool = True) -> Any:
+    """The first page of a TIFF file as libvips' image, before any change of colors.
+
+    Args:
+        path: the file.
+        access: libvips' hint.
+        strict: what cannot be decoded is an error when it is read; else it is what libtiff makes of it.
+
+    Raises:
+        InputError: it is damaged, or of a kind that cannot be read; the message says what to do.
+        pyvips.Error: libvips cannot open it.
+    """
+    header = read_tiff_header(path)
+    _check_kind(path, header)
+    sparse = header.sparse
+    fail_on = ("warning" if header.tiled else "error") if strict else "none"
+    options = {"access": access, "fail_on": fail_on, "unlimited": _is_large(header)}
+    if header.bits in _PACKED_BITS:
+        source = open_changed(path, _as_bytes(path, header))
+    elif sparse.any() and not header.tiled:
+        source = _with_strips(path, header)
+    else:
+        source = pyvips.Source.new_from_file(path)
+    image = pyvips.Image.new_from_source(source, "", **options)
+    if header.bits in _PACKED_BITS:
+        image = _unpack(image, header)
+    if header.samples < 4 == image.bands and header.photometric != 3:
+        # libtiff makes RGBA of subsampled YCbCr and of old JPEG.
+        image = image.extract_band(0, n=header.samples)
+        if header.samples == 1:
+            image = image.copy(interpretation="b-w")
+    if sparse.any() and header.tiled:
+        image = _with_tiles(image, header)
+    return image
+
+
+def check_decoder(path: str, header: TiffHeader, image: Any) -> None:
+    """Find out whether libvips can decode a file's codec, by trying.
+
+    Args:
+        path: the file.
+        header: its header.
+        image: as :func:`open_tiff` opened it, to be read by nobody else.
+
+    Raises:
+        InputError: it cannot; the message names the codec.
+    """
+    present = np.flatnonzero(~header.sparse & ~header.cut_off)
+    if not len(present):
+        return
+    index = int(present[0]) % (header.across * header.down) if header.tiled else 0
+    x, y = index % header.across * header.piece.width, index // header.across * header.piece.height
+    try:
+        pyvips.Region.new(image).fetch(x, y, 1, 1)
+    except VIPS_ERRORS as error:
+        reason = first_line(error)
+        if _NO_DECODER.search(reason):  # else it is damaged there, and said so when it is read
+            raise InputError(
+                f"{path} is compressed with {header.codec}, which libvips cannot decode here "
+                f"({reason}): save it with another codec first (gdal_translate -co COMPRESS=DEFLATE)."
+            ) from None
+
+
+def fill_value(header: TiffHeader) -> float:
+    """What GDAL's left out pieces hold: no-data where the type holds it, else 0."""
+    value = header.nodata
+    if value is None:
+        return 0
+    if header.sample_format == 3:
+        return value
+    low, high = 0, (1 << header.bits) - 1
+    if header.sample_format == 2:
+        low, high = -(1 << header.bits - 1), (1 << header.bits - 1) - 1
+    return value if value == math.floor(value) and low <= value <= high else 0
+
+
+def _check_kind(path: str, header: TiffHeader) -> None:
+    """Refuse sample types that srpipe does not take, by their names."""
+    if header.bits not in _TYPES.get(header.sample_format, ()):
+        name = _TYPE_NAMES.get(header.sample_format, "mixed")
+        bits = str(header.bits or "")
+        told = (
+            f"{name}{bits} samples" if header.bits and name != "mixed" else "bands of several types"
+        )
+        raise InputError(
+            f"{path} holds {told}: convert it to 8 or 16 bits a sample or float32 first "
+            "(gdal_translate -ot UInt16 -scale)."
+        )
+    if header.photometric == _COLOR_FILTERS:
+        raise InputError(
+            f"{path} holds what a camera's sensor saw behind color filters, no picture yet: develop it "
+            "with a raw converter first."
+        )
+
+
+def _is_large(header: TiffHeader) -> bool:
+    raw = header.piece.pixels * header.samples * max(header.bits, 8) // 8
+    return max(int(header.byte_counts.max(initial=0)), raw) > _LARGE_PIECE_BYTES
+
+
+def _as_bytes(path: str, header: TiffHeader) -> dict[int, list[int] | None]:
+    """The changes by which libtiff reads rows of packed samples as grey rows of bytes."""
+    samples = header.samples
+    tile_bytes = header.piece.width * samples * header.bits // 8
+    unusual = header.separate or header.photometric > 2 or header.predictor != 1
+    if unusual or (header.tiled and tile_bytes % 16) or header.codec == "JPEG":
+        raise InputError(
+            f"{path} holds {header.bits}-bit samples in a layout that srpipe cannot read: save it with "
+            "16 bits a sample first (gdal_translate -co NBITS=16)."
+        )
+    width = math.ceil(header.size.width * samples * header.bits / 8)
+    changes: dict[int, list[int] | None] = dict.fromkeys((280, 281, 317, 338, 339))
+    changes |= {256: [width], 258: [8], 262: [1], 277: [1]}
+    return changes | ({322: [tile_bytes]} if header.tiled else {})
+
+
+def _unpack(image: Any, header: TiffHeader) -> Any:
+    """Samples out of rows of the bytes that they are packed into, highest bit first."""
+    bits, samples = header.bits, header.samples
+    group = math.lcm(bits, 8)
+    n_bytes, n_samples = group // 8, group // bits
+    width = math.ceil(image.width / n_bytes) * n_bytes
+    packed = image.embed(0, 0, width, image.height).bandfold(factor=n_bytes).cast("uint")
+    parts = []
+    for i in range(n_samples):
+        value = packed.extract_band(0) & 0
+        for byte in range(i * bits // 8, ((i + 1) * bits - 1) // 8 + 1):
+            shift = (i + 1) * bits - (byte + 1) * 8
+            band = packed.extract_band(byte)
+            value = value | (band << shift if shift >= 0 else band >> -shift)
+        parts.append(value & ((1 << bits) - 1))
+    first, *others = parts
+    unpacked = first.bandjoin(others).cast("ushort").bandunfold(factor=n_samples)
+    unpacked = unpacked.crop(0, 0, header.size.width * samples, image.height)
+    unpacked = unpacked.bandfold(factor=samples) if samples > 1 else unpacked
+    if header.photometric == 0:
+        unpacked = unpacked ^ [(1 << bits) - 1, *[0] * (samples - 1)]
+    space = "rgb16" if header.photometric == 2 else "grey16"
+    return unpacked.copy(interpretation=space)
+
+
+def _with_tiles(image: Any, header: TiffHeader) -> Any:
+    """The image with what stands for the tiles that were left out; libvips never asks for these."""
+    piece = header.piece
+    sparse = header.sparse.reshape(-1, header.down, header.across)[0]
+    mask = pyvips.Image.new_from_array(sparse.astype(np.uint8) * 255)
+    mask = mask.zoom(piece.width, piece.height).crop(0, 0, image.width, image.height)
+    value = fill_value(header)
+    if header.photometric == 0 and header.sample_format != 3:
+        value = (1 << header.bits) - 1 - value
+    values = [value] * image.bands
+    if header.bits < 8:
+        values = [value * 255 // ((1 << header.bits) - 1) for value in values]
+    if header.color_map:
+        entries = 1 << header.bits
+        values = [header.color_map[int(value) + i * entries] >> 8 for i in range(image.bands)]
+    fill = image.new_from_image(values).copy(interpretation=image.interpretation)
+    # Whole tiles of the file, of which all or nothing is filled: libvips computes only what it needs.
+    return mask.ifthenelse(fill, image).tilecache(
+        tile_width=piece.width, tile_height=piece.height,
+        max_tiles=2 * (1 + header.across), access="sequential", threaded=True,
+    )  # fmt: skip
+
+
+def _with_strips(path: str, header: TiffHeader) -> Any:
+    """A source of the file in which strips that were left out lead to one that stands for them."""
+    encoded = _encode(_raw_strip(path, header), path, header)
+    sparse = [int(i) for i in np.flatnonzero(header.sparse)]
+    counts = [int(count) for count in header.byte_counts]
+    for i in sparse:
+        counts[i] = len(encoded)
+    offsets = [int(offset) for offset in header.offsets]
+    return open_changed(path, {273: offsets, 279: counts}, encoded, {273: sparse})
+
+
+def _raw_strip(path: str, header: TiffHeader) -> bytes:
+    """A strip of the value for what was left out, with the predictor applied, as the file has it."""
+    value, rows = fill_value(header), header.piece.height
+    samples = 1 if header.separate else header.samples
+    if header.bits < 8:
+        if value not in (0, (1 << header.bits) - 1):
+            raise _no_strips(path, header)
+        row_bytes = math.ceil(header.size.width * samples * header.bits / 8)
+        return bytes([255 if value else 0]) * row_bytes * rows
+    kind = {1: "u", 2: "i", 3: "f", 4: "u"}[header.sample_format]
+    row = np.full((header.size.width, samples), value, f"{kind}{header.bits // 8}")
+    if header.predictor == 2:
+        row[1:] = 0
+    data = row.astype(row.dtype.newbyteorder("<" if header.little_endian else ">")).tobytes()
+    if header.predictor == 3:
+        planes = row.astype(row.dtype.newbyteorder(">")).tobytes()
+        flat = np.frombuffer(planes, np.uint8).reshape(-1, row.itemsize).T.ravel()
+        flat[samples:] = flat[samples:] - flat[:-samples]
+        data = flat.tobytes()
+    return data * rows
+
+
+def _encode(raw: bytes, path: str, header: TiffHeader) -> bytes:
+    if header.fill_order == 2:
+        raise _no_strips(path, header)
+    if header.compression == _NONE:
+        return raw
+    if header.compression in _DEFLATE:
+        return zlib.compress(raw)
+    if header.compression not in _SAVED_AS:
+        raise _no_strips(path, header)
+    rows = header.piece.height
+    image = pyvips.Image.new_from_memory(raw, len(raw) // rows, rows, 1, "uchar")
+    saved = image.tiffsave_buffer(
+        compression=_SAVED_AS[header.compression], predictor="none", tile_height=rows
+    )
+    return _first_strip(saved)
+
+
+def _first_strip(saved: bytes) -> bytes:
+    import io
+
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(saved)) as file:
+        page = file.pages.first
+        assert len(page.dataoffsets) == 1
+        return saved[page.dataoffsets[0] : page.dataoffsets[0] + page.databytecounts[0]]
+
+
+def _no_strips(path: str, header: TiffHeader) -> InputError:
+    return InputError(
+        f"{path} leaves out strips that are empty, which srpipe cannot read with {header.codec}: save "
+        "it with tiles first (gdal_translate -co TILED=YES -co COMPRESS=DEFLATE)."
+    )
