@@ -23,19 +23,22 @@ logger = logging.getLogger(__name__)
 
 _KIND = "models"
 # Of what probing does: to be raised where it comes to other results for the same model.
-_VERSION = 1
+_VERSION = 2
 
 
 class KnownModel:
     """A model's place in the cache."""
 
-    def __init__(self, path: str, device: str, value_range: ValueRange | None) -> None:
+    def __init__(
+        self, path: str, device: str, value_range: ValueRange | None, output_name: str | None
+    ) -> None:
         """Find the place of a model as it is now.
 
         Args:
             path: the .onnx file.
             device: where it is probed.
             value_range: what the caller says of black and white, None for nothing.
+            output_name: the output that the caller wants, None for any.
 
         Raises:
             ModelError: the file is no ONNX model, or keeps weights outside its folder.
@@ -51,6 +54,7 @@ class KnownModel:
             "name": Path(path).name,
             "sidecar": _digest_of(sidecar_path(path)),
             "value range": value_range,
+            "output": output_name,
             "device": device,
             "processor": processor_name(),
             "onnxruntime": onnx_runtime_version(),
@@ -69,6 +73,7 @@ class KnownModel:
             metadata = complete_metadata(self._path, props)  # warns of what cannot be used
             low, high = facts["value_range"]
             told = {"path": self._path, "value_range": (low, high), "metadata": metadata}
+            told["outputs"] = tuple(facts["outputs"])
             return ModelInfo(**(facts | told))
         except (TypeError, ValueError, KeyError, AttributeError):
             return None

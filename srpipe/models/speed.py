@@ -110,8 +110,7 @@ class _Runner:
         self._session = Session(str(path), "cpu", 1)
         self._names = model.input_name, model.output_name
         self._tile = tile
-        axes = (2, 3) if model.layout == "NCHW" else (1, 2)
-        shape = [n * model.scale if i in axes else n for i, n in enumerate(tile.shape)]
+        shape = model.result_shape(tile.shape)
         self._results = [np.zeros(shape, tile.dtype) for _ in range(cores)]
         self.time_s(cores)
 

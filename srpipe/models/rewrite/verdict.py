@@ -153,7 +153,8 @@ def _earlier_s(record: Any) -> float:
 
 
 def _key(info: ModelInfo) -> str:
-    facts = (_VERSION, info.sha256, onnx_runtime_version(), processor_name(), info.value_range)
+    facts = (_VERSION, info.sha256, onnx_runtime_version(), processor_name(), info.value_range,
+             info.output_name)  # fmt: skip
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
