@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from srpipe.io.model_sidecar import MAX_SIDECAR_BYTES, complete_metadata, sideca
 from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import processor_name
 from srpipe.io.small_files import read_small
-from srpipe.plan.model_info import ModelInfo
+from srpipe.plan.model_info import MAX_CHANNELS, MAX_SCALE, ModelInfo
+from srpipe.plan.plain import rebuild
 from srpipe.settings import ValueRange
 
 logger = logging.getLogger(__name__)
@@ -64,19 +65,15 @@ class KnownModel:
 
     def read(self) -> ModelInfo | None:
         """What is known of it; None where that is nothing, or damaged."""
-        entry: Any = read_cached_json(_KIND, self._name) if self._name else None
-        try:
-            facts, props = entry["facts"], entry["props"]
-            if entry["digest"] != _digest([facts, props]) or facts.keys() != _names():
-                return None
-            logger.debug("%s is known: it is not probed again", self._path)
-            metadata = complete_metadata(self._path, props)  # warns of what cannot be used
-            low, high = facts["value_range"]
-            told = {"path": self._path, "value_range": (low, high), "metadata": metadata}
-            told["outputs"] = tuple(facts["outputs"])
-            return ModelInfo(**(facts | told))
-        except (TypeError, ValueError, KeyError, AttributeError):
+        known: tuple[ModelInfo, dict[str, str]] | None = None
+        if self._name is not None:
+            known = read_cached_json(_KIND, self._name, _parse)
+        if known is None:
             return None
+        logger.debug("%s is known: it is not probed again", self._path)
+        info, props = known
+        metadata = complete_metadata(self._path, props)  # warns of what cannot be used
+        return replace(info, path=self._path, metadata=metadata)
 
     def keep(self, info: ModelInfo, props: dict[str, str]) -> None:
         """Keep what was found out, unless the file was another one by then.
@@ -92,8 +89,20 @@ class KnownModel:
         write_cached_json(_KIND, self._name, entry)
 
 
-def _names() -> set[str]:
-    return {field.name for field in fields(ModelInfo)}
+def _parse(entry: Any) -> tuple[ModelInfo, dict[str, str]]:
+    facts, props = entry["facts"], entry["props"]
+    if entry["digest"] != _digest([facts, props]):
+        raise ValueError("its digest is that of another entry")
+    if not all(isinstance(text, str) for pair in props.items() for text in pair):
+        raise TypeError("key-value pairs are text")
+    info = rebuild(ModelInfo, facts)
+    fixed = [1 if size is None else size for size in (info.batch, info.height_px, info.width_px)]
+    sizes = (info.scale, info.channels, info.multiple_px, info.least_px, *fixed)
+    if min(sizes) < 1 or info.scale > MAX_SCALE or info.channels > MAX_CHANNELS or info.lost_px < 0:
+        raise ValueError("no model has such sizes")
+    if not info.value_range[0] < info.value_range[1]:
+        raise ValueError("black is not below white")
+    return info, props
 
 
 def _digest(value: Any) -> str:

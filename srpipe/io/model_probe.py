@@ -25,7 +25,7 @@ from srpipe.io.model_port import Port, find_ports, signature
 from srpipe.io.model_sidecar import complete_metadata, warn_of_other_scale
 from srpipe.io.session import Session
 from srpipe.plan.geometry import round_up
-from srpipe.plan.model_info import ModelInfo
+from srpipe.plan.model_info import MAX_SCALE, ModelInfo
 from srpipe.settings import ValueRange, parse_value_range
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ _MULTIPLES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 56, 64
 # Probes are at least this large, for models that pad by reflection.
 _PROBE_PX = 32
 _LARGE_PROBE_PX = 160
-_MAX_SCALE = 8
 # A change of the result below this share of the range is no reach.
 _REACH_TOLERANCE = 1e-3
 _MAX_REACH_PX = 64
@@ -237,7 +236,7 @@ def _find_scale(
             (in_height, in_width), (out_channels, out_height, out_width) = shapes
             seen = f" (an input of {in_width}x{in_height} gives {out_width}x{out_height})"
             law = _size_law((in_height, in_width), (out_height, out_width))
-            if law is None or not 1 <= law[0] <= _MAX_SCALE:
+            if law is None or not 1 <= law[0] <= MAX_SCALE:
                 continue
             if law[1] and not _holds(session, port, multiple, sizes, law):
                 continue
@@ -249,7 +248,7 @@ def _find_scale(
             return replace(port, lost_px=law[1]), multiple, law[0]
     raise ModelError(
         f"{name} is no image-to-image model that srpipe can use ({signature(session)}): no input "
-        f"size gave an output of the same channels, 1 to {_MAX_SCALE} times as large, or smaller than "
+        f"size gave an output of the same channels, 1 to {MAX_SCALE} times as large, or smaller than "
         f"that by the same everywhere{seen}."
     )
 

@@ -15,6 +15,7 @@ Layout = Literal["NCHW", "NHWC"]
 HaloSource = Literal["metadata", "measured", "balanced"]
 
 MAX_CHANNELS = 64
+MAX_SCALE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

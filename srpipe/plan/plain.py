@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -13,7 +14,8 @@ def rebuild(kind: type[T], value: Any) -> T:
     """A dataclass from what ``asdict`` made of it, after JSON has turned its tuples into lists.
 
     Args:
-        kind: of the value: a dataclass, whose fields are plain, dataclasses, tuples or optional.
+        kind: of the value: a dataclass, whose fields are plain, dataclasses, tuples,
+            lists, dicts or optional.
         value: by field.
 
     Raises:
@@ -33,6 +35,12 @@ def _rebuild(kind: Any, value: Any) -> Any:
     if origin is tuple:
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
         return tuple(_rebuild(one, part) for one, part in zip(kinds, value, strict=True))
+    if origin is list:
+        _check(value, list)
+        return [_rebuild(inner[0], part) for part in value]
+    if origin is dict:
+        _check(value, dict)
+        return {_rebuild(inner[0], k): _rebuild(inner[1], part) for k, part in value.items()}
     if origin is Literal:
         if value not in inner:
             raise ValueError(f"{value!r} is none of {inner}")
@@ -41,7 +49,14 @@ def _rebuild(kind: Any, value: Any) -> Any:
         hints = get_type_hints(kind)
         return kind(**{f.name: _rebuild(hints[f.name], value[f.name]) for f in fields(kind)})
     if kind is float:
+        _check(value, (int, float))
+        if not math.isfinite(value):
+            raise ValueError(f"{value!r} is no finite number")
         return float(value)
-    if isinstance(kind, type) and not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
-    return value if origin is None else origin(value)
+    _check(value, kind)
+    return value
+
+
+def _check(value: Any, kind: Any) -> None:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{value!r:.80} is no {kind}")
