@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,9 +17,17 @@ from typing import Any
 from srpipe.api import PathLike
 from srpipe.at_once import run_at_once
 from srpipe.enhancer import Enhancer, images_at_once
-from srpipe.errors import InputError, Interrupted, OutputError, SettingsError, SrpipeError
+from srpipe.errors import (
+    InputError,
+    Interrupted,
+    JobError,
+    OutputError,
+    SettingsError,
+    SrpipeError,
+)
 from srpipe.forks import note_work
 from srpipe.io.identity import identify_file
+from srpipe.io.job_lock import is_locked
 from srpipe.manifest import FileOutcome, Manifest, Status, written
 from srpipe.plan.output import FORMATS
 from srpipe.plan.url import is_url, redact_url
@@ -32,10 +41,18 @@ logger = logging.getLogger(__name__)
 AnyEnhancer = Enhancer | RayEnhancer
 
 MANIFEST_FILE = "srpipe-manifest.jsonl"
+_LOOK_S = 0.2
 DEFAULT_NAME = "{stem}{suffix}"
 _IMAGE_SUFFIXES = {
     ".avif", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp",
 }  # fmt: skip
+# Other pictures: who has some among their images would want to know.
+_OTHER_SUFFIXES = {
+    ".arw", ".bmp", ".cr2", ".cr3", ".czi", ".dcm", ".dng", ".exr", ".fits", ".hdr", ".ico", ".j2k",
+    ".jfif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl", ".mrxs", ".ndpi", ".nef", ".orf", ".pbm", ".pdf",
+    ".pgm", ".pnm", ".ppm", ".psd", ".raf", ".rw2", ".svg", ".svs", ".tga", ".v", ".xcf",
+}  # fmt: skip
+_MOST_NAMED = 6
 _WRITTEN = {suffix for fmt in FORMATS for suffix in fmt.suffixes}
 # What decides no byte of an output.
 _FREE = ("workers", "threads", "runners", "memory_bytes", "job_dir", "overwrite", "engine", "fresh",
@@ -82,11 +99,45 @@ def find_pairs(
         path
         for path in sorted(found)
         if path.is_file()
-        and (globs or path.suffix.lower() in _IMAGE_SUFFIXES)
         and not any(part.endswith(".srpipe") for part in path.relative_to(root).parts)
+        and path.name != MANIFEST_FILE
         and outputs not in path.resolve().parents
     ]
+    if not any(part.startswith(".") for pattern in globs for part in Path(pattern).parts):
+        files = _without_hidden(files, root)
+    if not globs:
+        files = _without_others(files, root)
     return _pairs(files, [target / path.relative_to(root).parent for path in files], name)
+
+
+def _without_hidden(files: list[Path], root: Path) -> list[Path]:
+    hidden = [
+        file for file in files if any(part[0] == "." for part in file.relative_to(root).parts)
+    ]
+    for file in hidden:
+        logger.debug("%s is hidden, and left out.", file)
+    return [file for file in files if file not in set(hidden)]
+
+
+def _without_others(files: list[Path], root: Path) -> list[Path]:
+    """Files with an ending that is read; how many others there are is said in one line."""
+    others = Counter(
+        file.suffix.lower() or "no ending"
+        for file in files
+        if file.suffix.lower() not in _IMAGE_SUFFIXES
+    )
+    if others:
+        level = logging.WARNING if _OTHER_SUFFIXES & others.keys() else logging.INFO
+        names = sorted(others, key=lambda suffix: (suffix not in _OTHER_SUFFIXES, -others[suffix]))
+        counts = [f"{others[name]} {name}" for name in names[:_MOST_NAMED]]
+        counts += ["…"] if len(names) > _MOST_NAMED else []
+        logger.log(
+            level,
+            "%s: %d files are left out (%s), since images end in %s: convert them, or name them by "
+            "--glob.",
+            root, others.total(), ", ".join(counts), " ".join(sorted(_IMAGE_SUFFIXES)),
+        )  # fmt: skip
+    return [file for file in files if file.suffix.lower() in _IMAGE_SUFFIXES]
 
 
 def list_pairs(
@@ -234,61 +285,111 @@ def _run(
     at_once: int,
     stop: StopRequest,
 ) -> Iterator[FileOutcome]:
-    def run(pair: Pair) -> FileOutcome:
-        outcome = _enhance(pair, enhancer, manifest, stop)
-        if outcome.status == "skipped":
-            return outcome
-        try:
-            manifest.add(outcome)
-        except OutputError as error:
-            return replace(outcome, status="failed", error=outcome.error or str(error))
+    busy: list[Pair] = []
+
+    def run(pair: Pair, wait: bool) -> FileOutcome | None:
+        outcome = _enhance(pair, enhancer, manifest, stop, wait=wait)
+        if outcome is None:
+            busy.append(pair)
         return outcome
 
+    def run_all(pairs: Sequence[Pair], wait: bool) -> Iterator[FileOutcome]:
+        tasks = (partial(run, pair, wait) for pair in pairs)
+        yield from filter(None, run_at_once(tasks, at_once, stop))
+
     with enhancer:
-        yield from run_at_once((partial(run, pair) for pair in pairs), at_once, stop)
+        yield from run_all(pairs, wait=False)
+        if busy and not stop.times:
+            number = f"{len(busy)} images are" if len(busy) > 1 else f"{busy[0].dst} is"
+            logger.warning("%s being made by another run: waiting for it.", number)
+            yield from run_all(tuple(busy), wait=True)
 
 
 def _enhance(
-    pair: Pair, enhancer: AnyEnhancer, manifest: Manifest, stop: StopRequest
-) -> FileOutcome:
-    begin_s = time.monotonic()
-    file, output = os.fspath(pair.src.absolute()), os.fspath(pair.dst.absolute())
-    request, error = "", None
-    status: Status
+    pair: Pair, enhancer: AnyEnhancer, manifest: Manifest, stop: StopRequest, *, wait: bool
+) -> FileOutcome | None:
+    """Enhance an image, unless it has been done.
+
+    Args:
+        pair: input and output.
+        enhancer: does it.
+        manifest: says what has been done, and is told.
+        stop: the run.
+        wait: for another run that is at it.
+
+    Returns:
+        None: another run is at it.
+    """
+    outcome = FileOutcome(
+        file=os.fspath(pair.src.absolute()), output=os.fspath(pair.dst.absolute()),
+        status="interrupted", seconds=0.0, error="interrupted.",
+    )  # fmt: skip
     try:
-        request = _request(file, enhancer)
-        ours = manifest.request_of(output)
-        if ours == request and not enhancer.settings.fresh:
-            return FileOutcome(
-                file=file, output=output, status="skipped", seconds=0.0, request=request
-            )
+        request = _request(outcome.file, enhancer)
+        outcome = replace(outcome, request=request)
+        while True:
+            with manifest.claim(outcome.output, stop if wait else None) as claimed:
+                if claimed:
+                    done = _enhance_claimed(pair, outcome, enhancer, manifest, stop)
+                    if done is not None:
+                        return done
+            if not wait:
+                return None
+            if stop.times:
+                return outcome
+            time.sleep(_LOOK_S)  # for a run that has another manifest
+    except (SrpipeError, OSError) as problem:  # an input, or the manifest
+        return replace(outcome, status="failed", error=str(problem))
+
+
+def _enhance_claimed(
+    pair: Pair, outcome: FileOutcome, enhancer: AnyEnhancer, manifest: Manifest, stop: StopRequest
+) -> FileOutcome | None:
+    """Enhance an image that no run with the same manifest is at, unless it has been done.
+
+    Returns:
+        None: a run with another manifest is at it.
+
+    Raises:
+        OSError, OutputError: the manifest cannot be written.
+    """
+    begin_s = time.monotonic()
+    file, output, request = outcome.file, outcome.output, outcome.request
+    ours = manifest.request_of(output)
+    if ours == request and not enhancer.settings.fresh:
+        return replace(outcome, status="skipped", error=None)
+    # What an interrupted job of another request has left is this folder's own.
+    fresh = enhancer.settings.fresh or manifest.last_request.get(output, request) != request
+    overwrite = enhancer.settings.overwrite or ours is not None
+    status: Status = "done"
+    error = None
+    try:
         os.makedirs(pair.dst.parent, exist_ok=True)
-        # What an interrupted job of another request has left is this folder's own.
-        fresh = enhancer.settings.fresh or manifest.last_request.get(output, request) != request
-        overwrite = enhancer.settings.overwrite or ours is not None
         if ours is not None or written(output) is None:
-            begun = FileOutcome(
-                file=file, output=output, status="begun", seconds=0.0, request=request
-            )
-            manifest.add(begun)  # should nothing more be written down, the output is known for ours
+            # Should nothing more be written down, the output is known for ours.
+            manifest.add(replace(outcome, status="begun", error=None))
         enhancer.enhance(file, output, stop=stop, overwrite=overwrite, fresh=fresh)
-        status = "done"
     except Interrupted as problem:
         status, error = "interrupted", str(problem)
     except (SrpipeError, OSError) as problem:
+        if isinstance(problem, JobError) and is_locked(Path(f"{output}.srpipe")):
+            return None
         status, error = "failed", str(problem)
     except Exception as problem:  # the others go on, whatever this one has met
         logger.debug("", exc_info=True)
         status, error = "failed", f"{type(problem).__name__}: {problem}"
-    return FileOutcome(
-        file=file,
-        output=output,
+    outcome = replace(
+        outcome,
         status=status,
         seconds=round(time.monotonic() - begin_s, 3),
         error=error,
-        request=request,
         written=written(output) if status == "done" else None,
     )
+    try:
+        manifest.add(outcome)
+    except OutputError as problem:
+        return replace(outcome, status="failed", error=error or str(problem))
+    return outcome
 
 
 def _request(file: str, enhancer: AnyEnhancer) -> str:
@@ -301,7 +402,7 @@ def _request(file: str, enhancer: AnyEnhancer) -> str:
     if enhancer.settings.mask is not None:
         settings["mask"] = identify_file(enhancer.settings.mask).sha256
     facts = {
-        "input": asdict(identify_file(file)),
+        "input": identify_file(file).content,
         "model": enhancer.model.sha256,
         "device": enhancer.device,
         "settings": settings,

@@ -17,11 +17,11 @@ from srpipe.io.mask import read_mask_info
 from srpipe.io.model_probe import probe_model
 from srpipe.io.output_place import check_replaceable, refuse_existing
 from srpipe.io.processor import available_cores
+from srpipe.io.save_options import check_options
 from srpipe.io.small_files import check_name
 from srpipe.io.source import read_image_info, same_file
 from srpipe.io.space import check_decoder_memory
 from srpipe.io.tiff_pieces import check_length
-from srpipe.io.writer import check_options
 from srpipe.models.rewrite.verdict import AS_IT_IS, Rewritten, find_graph, graph_info
 from srpipe.models.zoo import find_model
 from srpipe.plan.bands import bands_seen
@@ -116,8 +116,10 @@ def prepare(
             logger.warning("The job goes on with the tiles it began with, whatever --memory says.")
         settings = kept.complete(settings, cores)
         plan = plan_for(settings, device, kept.grid_for(settings, image.size))
+        check_options(plan.output, plan.written)
     else:
         plan = plan_for(settings, device)
+        check_options(plan.output, plan.written)
         if not os.path.exists(job_dir):
             check_space(plan)  # before anything is measured for it
         # What is chosen for a part is what is chosen for the whole, or its pixels would be others.
@@ -130,7 +132,6 @@ def prepare(
             plan = plan_for(Kept.of(plan).complete(settings, cores), plan.device)
     if settings.rewrite and plan.device == "cpu":
         plan = replace(plan, rewrites=graph.rewrites, graph_sha256=graph.sha256)
-    check_options(plan.output, plan.written)
     return plan
 
 

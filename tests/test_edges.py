@@ -109,11 +109,14 @@ def test_a_part_sees_the_real_pixels_around_it(tmp_path: Path, model: Path) -> N
 
 
 def test_the_margin_is_as_small_as_may_be(tmp_path: Path, model: Path) -> None:
-    source = write_pixels(tmp_path / "in.png", photograph_pixels(300, 300))
-    plan = prepare(str(source), str(tmp_path / "o.v"), Settings(model=str(model), tile_size=300))
+    source = write_pixels(tmp_path / "in.png", photograph_pixels(256, 256))
+    plan = prepare(str(source), str(tmp_path / "o.v"), Settings(model=str(model)))
     assert plan.frame.margin.width == plan.model.halo_px == 6
-    assert plan.grid.n_tiles == 1
-    assert plan.redundancy < 0.09
+    assert (plan.grid.n_tiles, plan.grid.tile.width) == (1, 268)
+    assert plan.redundancy < 0.1
+    asked = Settings(model=str(model), tile_size=256)
+    plan = prepare(str(source), str(tmp_path / "o.v"), asked)
+    assert plan.grid.tile.width <= 256  # never larger than it was asked for
 
 
 def test_a_texture_stays_tileable(tmp_path: Path, model: Path) -> None:

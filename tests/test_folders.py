@@ -265,3 +265,152 @@ def test_other_settings_after_an_interruption(source: Path, target: Path, x2_mod
     assert statuses(run(source, target, x2_model, blend="mean", fresh=True, **options)) == {
         "a.tif": "done"
     }
+
+
+def test_hidden_files_are_left_out(source: Path, target: Path, caplog: Any) -> None:
+    """A Mac puts ._NAME beside files on other systems' disks; a camera's folders have .thumbnails."""
+    for name in ("._a.tif", ".thumbnails/a.tif", "deep/.cache/b/c.png"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / "a.tif", source / name)
+    with caplog.at_level("DEBUG", "srpipe"):
+        found = [pair.src.relative_to(source).as_posix() for pair in find_pairs(source, target)]
+    assert found == sorted(FILES)
+    assert f"{source / '._a.tif'} is hidden, and left out." in caplog.text
+    assert all(record.levelname != "WARNING" for record in caplog.records)
+    globs = [pair.src.name for pair in find_pairs(source, target, globs=["**/*.tif"])]
+    assert globs == ["a.tif", "d.tif", "c.tif"]
+    (named,) = find_pairs(source, target, globs=[".thumbnails/*.tif"])
+    assert named.src == source / ".thumbnails/a.tif"
+    hidden = source.rename(source.with_name(".in"))
+    assert len(find_pairs(hidden, target)) == len(FILES)
+
+
+def test_what_is_left_out_for_its_ending_is_said(source: Path, target: Path, caplog: Any) -> None:
+    with caplog.at_level("INFO", "srpipe"):
+        find_pairs(source, target)
+        assert [(r.levelname, r.getMessage()[:40]) for r in caplog.records] == [
+            ("INFO", f"{source}: 1 files are left out"[:40])
+        ]
+        caplog.clear()
+        for name in ("x.bmp", "y.BMP", "deep/z.jp2"):
+            (source / name).touch()
+        find_pairs(source, target)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert (
+        "4 files are left out (2 .bmp, 1 .jp2, 1 .txt), since images end in" in record.getMessage()
+    )
+    caplog.clear()
+    find_pairs(source, target, globs=["*.tif"])
+    assert not caplog.records
+
+
+RACER = """
+import sys, srpipe
+for outcome in srpipe.enhance_folder(*sys.argv[1:3], model=sys.argv[3], tile_size=48, overlap=8,
+                                     at_once=int(sys.argv[4]), checkpoint_every_s=0.0):
+    print(outcome.status, outcome.output, outcome.error, flush=True)
+"""
+
+
+def race(source: Path, target: Path, model: Path, at_once: int = 1) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", RACER, source, target, model, str(at_once)]
+    return subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_runs_that_race_share_the_work(source: Path, target: Path, tmp_path: Path) -> None:
+    model = conv_model(tmp_path / "slow.onnx", layers=4, features=32)
+    for k in range(8):
+        write_pixels(source / f"more{k}.tif", photograph_pixels(90, 70 + k))
+    racers = [race(source, target, model, at_once) for at_once in (1, 2, 1)]
+    said = [racer.communicate(timeout=240) for racer in racers]
+    outcomes = [line.split()[:2] for out, _ in said for line in out.splitlines()]
+    assert [racer.returncode for racer in racers] == [0, 0, 0], said
+    assert {status for status, _ in outcomes} <= {"done", "skipped"}, said
+    names = sorted(output for status, output in outcomes if status == "done")
+    assert len(names) == len(set(names)) == 12
+    assert len(outcomes) == 36
+    for path in source.glob("more*.tif"):
+        srpipe.enhance(path, tmp_path / "one.tif", model=model, overwrite=True, **SETTINGS)
+        assert (target / path.name).read_bytes() == (tmp_path / "one.tif").read_bytes()
+    assert not list(target.rglob("*.srpipe"))
+
+
+@pytest.mark.parametrize("how", ["finishes", "is killed", "is another's"])
+def test_who_comes_in_the_middle_of_an_image(tmp_path: Path, target: Path, how: str) -> None:
+    """It waits, says so, and then has nothing to do, or goes on with what the other has left."""
+    source = tmp_path / "in"
+    source.mkdir()
+    write_pixels(source / "a.tif", photograph_pixels(250, 300))
+    model = conv_model(tmp_path / "slow.onnx", layers=8, features=64)
+    target.mkdir()
+    options = {"model": model, "checkpoint_every_s": 0.0, **SETTINGS}
+    if how == "is another's":  # of no folder
+        go_on, stop = threading.Event(), srpipe.StopRequest()
+
+        def run_alone() -> None:
+            with pytest.raises(srpipe.Interrupted):
+                srpipe.enhance(
+                    source / "a.tif", target / "a.tif", stop=stop, progress=lambda _: go_on.wait(),
+                    **options,
+                )  # fmt: skip
+
+        first = threading.Thread(target=run_alone)
+        first.start()
+        wait_until(lambda: list(target.glob("*.srpipe/plan.json")), "a plan")
+    else:
+        other = race(source, target, model)
+        wait_until(lambda: list(target.glob("*.srpipe/checkpoint*")), "a checkpoint")
+        other.send_signal(signal.SIGSTOP)
+    second = race(source, target, model)
+    assert second.stdout is not None
+    assert second.stderr is not None
+    assert "a.tif is being made by another run: waiting for it" in second.stderr.readline()
+    if how == "is another's":
+        stop.request()
+        go_on.set()
+        first.join()
+    else:
+        other.send_signal(signal.SIGKILL if how == "is killed" else signal.SIGCONT)
+        other.communicate(timeout=120)
+    out, err = second.communicate(timeout=120)
+    assert (second.returncode, err) == (0, "")
+    assert out.split()[0] == ("skipped" if how == "finishes" else "done")
+    srpipe.enhance(source / "a.tif", tmp_path / "a.tif", **options)
+    assert (target / "a.tif").read_bytes() == (tmp_path / "a.tif").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["dzi", "raw", "zarr"])
+def test_an_output_lacks_what_belongs_to_it(
+    source: Path, target: Path, x2_model: Path, suffix: str
+) -> None:
+    if suffix == "zarr":
+        pytest.importorskip("zarr")
+    options: dict[str, Any] = {"globs": ["a.tif"], "name": "{stem}." + suffix}
+    belongs = {"dzi": "a_files/[1-9]*/*", "raw": "a.raw.json", "zarr": "a.zarr/[0-9]*/**/[0-9]*"}
+    assert statuses(run(source, target, x2_model, **options)) == {"a.tif": "done"}
+
+    def parts() -> dict[Path, bytes]:
+        found = [path for path in target.glob(belongs[suffix]) if path.is_file()]
+        return {path: path.read_bytes() for path in found}
+
+    whole = parts()
+    assert whole
+    assert statuses(run(source, target, x2_model, **options)) == {"a.tif": "skipped"}
+    for harm in (Path.unlink, Path.touch, lambda path: path.write_bytes(b"")):
+        harm(next(iter(parts())))
+        assert statuses(run(source, target, x2_model, **options)) == {"a.tif": "done"}
+        assert parts() == whole
+        assert statuses(run(source, target, x2_model, **options)) == {"a.tif": "skipped"}
+    if suffix != "zarr":
+        (target / f"a.{suffix}").unlink()
+        assert statuses(run(source, target, x2_model, **options)) == {"a.tif": "done"}
+
+
+def test_a_touched_input_is_the_same(source: Path, target: Path, x2_model: Path) -> None:
+    run(source, target, x2_model)
+    for name in FILES:
+        os.utime(source / name, ns=(0, 123_456_789))
+    assert statuses(run(source, target, x2_model)) == dict.fromkeys(FILES, "skipped")

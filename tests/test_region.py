@@ -105,7 +105,7 @@ def test_an_interrupted_part_goes_on_and_another_part_is_another_job(
     region, output = (60, 30, 150, 140), tmp_path / "part.v"
     watch = StopAt(9)
     options = {"model": x2_model, "checkpoint_every_s": 0}
-    with pytest.raises(srpipe.Interrupted, match="of 30 tiles"):
+    with pytest.raises(srpipe.Interrupted, match="of 36 tiles"):
         enhanced(
             photograph, output, region=region, progress=watch, stop=watch.stop, engine="serial",
             **options,

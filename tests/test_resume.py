@@ -163,6 +163,14 @@ def test_a_changed_input_is_refused(job: Job) -> None:
     assert job.run(fresh=True) == 0
 
 
+@pytest.mark.parametrize("engine", ["threads", "local"])
+def test_a_touched_input_is_the_same(job: Job, undisturbed: bytes, engine: Engine) -> None:
+    job.interrupt(10, engine=engine)
+    os.utime(job.source, ns=(0, 123_456_789))
+    assert job.run(engine=engine) >= 4
+    assert job.output.read_bytes() == undisturbed
+
+
 def test_fresh_starts_over(job: Job, undisturbed: bytes) -> None:
     job.interrupt(9, blend="mean")
     assert job.run(fresh=True) == 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 
-from srpipe.plan.image_info import FileIdentity
+from srpipe.plan.image_info import HASHED_WHOLE_BYTES, FileIdentity
 
 _BLOCK_BYTES = 64 * 1024
-_N_BLOCKS = 128
+_N_BLOCKS = HASHED_WHOLE_BYTES // _BLOCK_BYTES
 
 
 def identify_file(path: str) -> FileIdentity:

@@ -64,9 +64,13 @@ def identity(path: str) -> dict[str, Any]:
     Raises:
         OSError: there is none.
     """
-    # A folder's own times and size may change when it is moved.
-    stat = os.stat(os.path.join(path, "zarr.json") if os.path.isdir(path) else path)
+    stat = os.stat(head_of(path))
     return {"inode": stat.st_ino, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+
+
+def head_of(path: str) -> str:
+    """The file that stands for an output: a folder's own times and size may change when it is moved."""
+    return os.path.join(path, "zarr.json") if os.path.isdir(path) else path
 
 
 def refuse_existing(path: str, *, with_companion: bool = True) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 import pyvips
 from pyvips import ffi, nickname_find, type_from_name, vips_lib
 
-__all__ = ["VIPS_ERRORS", "find_loader", "first_line", "is_untrusted", "libvips_version", "pyvips"]
+__all__ = [
+    "VIPS_ERRORS",
+    "ffi",
+    "find_loader",
+    "find_saver",
+    "first_line",
+    "is_untrusted",
+    "libvips_version",
+    "pyvips",
+]
 
 # A cached load would return the pixels of a file that has since been replaced.
 pyvips.cache_set_max(0)
@@ -26,6 +35,16 @@ def find_loader(source: Any) -> str:
     """The libvips operation that would read a source; empty if none would."""
     name = vips_lib.vips_foreign_find_load_source(source.pointer)
     return "" if name == ffi.NULL else str(nickname_find(type_from_name(ffi.string(name).decode())))
+
+
+def find_saver(suffix: str) -> str:
+    """The libvips operation that writes files with an ending; empty if none does."""
+    name = suffix.replace(".dzi", ".dz").encode()
+    found = vips_lib.vips_foreign_find_save_target(name)
+    found = vips_lib.vips_foreign_find_save(name) if found == ffi.NULL else found
+    return (
+        "" if found == ffi.NULL else str(nickname_find(type_from_name(ffi.string(found).decode())))
+    )
 
 
 def libvips_version() -> str:

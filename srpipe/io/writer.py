@@ -22,7 +22,6 @@ import fcntl
 import os
 import select
 import struct
-import tempfile
 import threading
 import zlib
 from pathlib import Path
@@ -30,39 +29,17 @@ from typing import Any
 
 from srpipe.errors import OutputError, WriteError
 from srpipe.io.canvas_files import PIXELS_FILE
-from srpipe.io.finishing import add_metadata, finish_image, interpretation
+from srpipe.io.finishing import add_metadata, finish_image
 from srpipe.io.output_place import remove_output, sync_output
 from srpipe.io.savers import save_image
 from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
-from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.job import Plan
-from srpipe.plan.output import OutputSpec
 
 # With a filter byte, 16 bytes a row: a pipe of one page holds 256 rows.
 _GATE_WIDTH_PX = 15
 _PIPE_BYTES = 4096
 _TIMEOUT_S = 0.5
 _ABORT_S = 1.0
-
-
-def check_options(spec: OutputSpec, image: ImageInfo) -> None:
-    """Save a few pixels elsewhere, to find out whether libvips takes the options.
-
-    Raises:
-        OutputError: it does not; the message says why.
-    """
-    dtype = "uchar" if image.dtype == "uint8" else "ushort"
-    pixels = pyvips.Image.black(16, 16, bands=image.bands).cast(dtype)
-    pixels = pixels.copy(interpretation=interpretation(image))
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            save_image(pixels, spec, os.path.join(folder, f"a{Path(spec.path).suffix.lower()}"))
-    except VIPS_ERRORS as error:
-        raise OutputError(
-            f"{spec.path} cannot be written with the options [{spec.options}] "
-            f"({first_line(error)}): check them in libvips' documentation of its {spec.format.name} "
-            "saver."
-        ) from None
 
 
 class ImageWriter:

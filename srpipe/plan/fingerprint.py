@@ -28,7 +28,6 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
     (low, high), order = model.value_range, "bgr" if model.bgr else "rgb"
     facts = {
         "input size": f"{image.identity.size_bytes} bytes",
-        "input changed at": _utc(image.identity.modified_ns),
         "input content": image.identity.sha256[:16],
         "image": f"{image.size}, {image.bands} bands, {image.dtype}, {image.kind}",
         "model": f"{Path(model.path).stem} {model.sha256[:16]}",
@@ -57,6 +56,8 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         facts["samples"] = "float"
     if image.shown != "as it is":
         facts["colour management"] = image.shown
+    if image.identity.modified_ns in image.identity.content:
+        facts["input changed at"] = _utc(image.identity.modified_ns)
     if plan.input_size != image.size:
         facts["region"] = str(frame.in_image(crop))
     if frame.edges != "none":

@@ -81,18 +81,19 @@ def plan_axis(
     *,
     least_px: int,
     margin_px: int = 0,
+    may_grow: bool = False,
 ) -> AxisGrid:
     """Lay tiles along one axis.
 
     Args:
         length_px: image length, at least 1.
-        tile_px: the largest tile wanted; a multiple of ``multiple_px`` unless the model fixes it. One
-            that is free is up to half as large again where only the margins would need more tiles.
+        tile_px: the largest tile wanted; a multiple of ``multiple_px`` unless the model fixes it.
         overlap_px: least overlap of two neighbours; rounded up to ``multiple_px``.
         multiple_px: every origin, and every free tile length, is a multiple of it.
         least_px: the shortest tile the model takes: ``tile_px`` where the model fixes it.
         margin_px: what the image is continued by at least, before and behind it; a multiple of
             ``multiple_px``. 0: it is not continued.
+        may_grow: a free tile may be up to half as large again where only the margins need more tiles.
 
     Raises:
         ValueError: the rounded overlap leaves no stride.
@@ -114,7 +115,7 @@ def plan_axis(
     n, enough_px = fewest(covered_px)
     smallest_px = min(tile_px, max(enough_px, least_px))
     fewer, larger_px = fewest(length_px)
-    may_grow = fewer < n and least_px < tile_px and larger_px <= tile_px * 3 // 2
+    may_grow &= fewer < n and least_px < tile_px and larger_px <= tile_px * 3 // 2
     if may_grow and fewer * larger_px < n * smallest_px:
         n, smallest_px = fewer, larger_px
     tile_px = smallest_px

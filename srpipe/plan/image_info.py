@@ -16,6 +16,7 @@ Shown = Literal["as it is", "tone", "srgb"]
 Content = Literal["grey", "RGB", "data"]
 
 MAX_BANDS = 64
+HASHED_WHOLE_BYTES = 8 * 1024 * 1024
 _COLOUR_SPACES = ("srgb", "rgb", "rgb16")
 
 
@@ -27,6 +28,14 @@ class FileIdentity:
     modified_ns: int
     sha256: str
     """Of the content, or of samples spread over a large file."""
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What stays the same where only the time changes, if that can be told without reading a large
+        file whole.
+        """
+        whole = self.size_bytes <= HASHED_WHOLE_BYTES
+        return (self.size_bytes, self.sha256, *(() if whole else (self.modified_ns,)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

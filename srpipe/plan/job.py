@@ -464,6 +464,7 @@ def plan_grid(settings: Settings, image: ImageInfo, model: ModelInfo) -> Grid:
                 multiple_px,
                 least_px=tile_px if fixed_px is not None else model.least_px,
                 margin_px=round_up(margin_px, multiple_px),
+                may_grow=settings.tile_size is None,
             )
         )
     return Grid(*axes)

@@ -13,6 +13,7 @@ from typing import Any
 
 from srpipe.errors import InputError, JobError, OutputError
 from srpipe.forks import note_work
+from srpipe.io.identity import identify_file
 from srpipe.io.job_folder import REMOTE_FOLDER, lock_folder
 from srpipe.io.job_lock import LOCK_FILE, JobLock
 from srpipe.io.job_place import JobPlace, job_place
@@ -279,5 +280,6 @@ def _check_input(plan: Plan) -> None:
             f"{plan.image.path} cannot be read ({error.strerror}): the output takes over its metadata; "
             "put it back."
         ) from None
-    if (stat.st_size, stat.st_mtime_ns) != (identity.size_bytes, identity.modified_ns):
+    touched = (stat.st_size, stat.st_mtime_ns) != (identity.size_bytes, identity.modified_ns)
+    if touched and identify_file(plan.image.path).content != identity.content:
         raise InputError(f"{plan.image.path} has changed since its slabs were computed.")

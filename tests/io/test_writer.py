@@ -10,9 +10,10 @@ import pytest
 
 from srpipe.errors import WriteError
 from srpipe.io.canvas_files import CanvasFiles, reserve_canvas
+from srpipe.io.save_options import check_options
 from srpipe.io.source import read_image_info
 from srpipe.io.vips import pyvips
-from srpipe.io.writer import ImageWriter, check_options
+from srpipe.io.writer import ImageWriter
 from srpipe.plan.geometry import Size
 from srpipe.plan.job import Plan
 from tests.conftest import photograph_pixels, read_pixels, write_pixels

@@ -98,13 +98,14 @@ def test_no_stride_is_an_error() -> None:
         plan_axis(100, 64, 32, 64, least_px=64)
 
 
-@given(axis_requests(), st.integers(1, 70))
+@given(axis_requests(), st.integers(1, 70), st.booleans())
 def test_what_an_image_is_continued_by_is_covered_at_little_cost(
-    request: dict[str, int], margin: int
+    request: dict[str, int], margin: int, may_grow: bool
 ) -> None:
     multiple, length, wanted = (request[key] for key in ("multiple_px", "length_px", "tile_px"))
     margin = -(-margin // multiple) * multiple
-    plain, axis = plan_axis(**request), plan_axis(**request, margin_px=margin)
+    plain = plan_axis(**request)
+    axis = plan_axis(**request, margin_px=margin, may_grow=may_grow)
     assert axis.margin_px == margin
     assert axis.starts_px[0] == 0
     assert axis.length_px == axis.starts_px[-1] + axis.tile_px
@@ -113,7 +114,7 @@ def test_what_an_image_is_continued_by_is_covered_at_little_cost(
     assert all(start % multiple == 0 for start in axis.starts_px)
     for i in range(1, axis.n_tiles):
         assert axis.shared_before_px(i) >= request["overlap_px"]
-    free = request["least_px"] < wanted
+    free = may_grow and request["least_px"] < wanted
     assert request["least_px"] <= axis.tile_px <= (wanted * 3 // 2 if free else wanted)
     if axis.tile_px > wanted:
         assert axis.n_tiles == plain.n_tiles
@@ -121,10 +122,11 @@ def test_what_an_image_is_continued_by_is_covered_at_little_cost(
 
 def test_an_image_that_fits_exactly_gets_no_more_tiles() -> None:
     exact = plan_axis(2032, 256, 16, 1, least_px=1)
-    continued = plan_axis(2032, 256, 16, 1, least_px=1, margin_px=6)
+    continued = plan_axis(2032, 256, 16, 1, least_px=1, margin_px=6, may_grow=True)
     assert exact.n_tiles == continued.n_tiles == 9
     assert continued.tile_px * continued.n_tiles <= exact.tile_px * exact.n_tiles + 12 + 9
-    assert plan_axis(256, 256, 16, 1, least_px=256, margin_px=6).n_tiles == 2  # a fixed size
+    fixed = plan_axis(256, 256, 16, 1, least_px=256, margin_px=6, may_grow=True)
+    assert (fixed.n_tiles, fixed.tile_px) == (2, 256)
 
 
 def test_raster_order() -> None:

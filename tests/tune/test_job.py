@@ -94,7 +94,7 @@ def test_a_region_is_planned_as_the_whole_image_is(tmp_path: Path, x2_model: Pat
     whole = prepare(source, output, settings)
     part = prepare(source, output, replace(settings, region=(300, 200, 10, 20)))
     assert part.grid.n_tiles <= 4
-    assert part.frame.whole == whole.grid
+    assert part.frame.whole == whole.frame.whole
     assert part.trim_px == whole.trim_px
     usual = prepare(source, output, replace(settings, region=(300, 200, 10, 20), tile_size=256))
     assert usual.frame.whole != whole.grid
