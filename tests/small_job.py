@@ -36,7 +36,7 @@ class SmallJob:
         self.scratch = folder / "scratch"
         self.folder = folder / "work"
         self.folder.mkdir()
-        source = write_pixels(folder / "in.tif", photograph_pixels(116, 90))
+        source = write_pixels(folder / "in.tif", photograph_pixels(112, 86))
         settings = Settings(
             model=str(conv_model(folder / "x1.onnx", scale=1, features=2)),
             tile_size=36, overlap=overlap, engine="serial", checkpoint_every_s=checkpoint_every_s,
@@ -110,8 +110,9 @@ def decay(job_dir: Path, chance: random.Random) -> None:
     """Damage what was synced long ago, as a failing disk does: a number of a record, or some seams."""
     records = [job_dir / name for name in _RECORDS if (job_dir / name).exists()]
     for record in records:
-        if chance.random() < 0.7:
-            record.write_bytes(chance.choice(list(changed_numbers(record.read_bytes()))))
+        damaged = list(changed_numbers(record.read_bytes()))
+        if damaged and chance.random() < 0.7:
+            record.write_bytes(chance.choice(damaged))
     seams = job_dir / "seams.raw"
     if seams.exists() and chance.random() < 0.5:
         data = bytearray(seams.read_bytes())

@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     scripts = tmp_path_factory.mktemp("bin")
     command = scripts / "srpipe"
@@ -81,10 +82,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def run_block(block: Block, folder: Path, environment: dict[str, str]) -> None:
     if block.language == "python":
-        run([sys.executable, "-c", f"import srpipe\n{block.text}"], folder, environment)
+        with typed_in(folder, environment):
+            exec(f"import srpipe\n{block.text}", {"__name__": "__main__"})
         return
     for command in commands(block.text):
-        # What needs no shell is run here: to start Python anew takes longer than most examples do.
         if command.startswith("srpipe ") and not re.search(r"[|&;<>$`*?{}()]|--engine", command):
             run_here(command, folder, environment)
         else:
@@ -98,10 +99,17 @@ def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> None
     assert done.returncode == 0, f"{arguments[-1]}\n{done.stdout}{done.stderr}"
 
 
-def run_here(command: str, folder: Path, environment: dict[str, str]) -> None:
+@contextmanager
+def typed_in(folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    """What needs no shell is run here: to start Python anew takes longer than most examples do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("SRPIPE_CACHE", environment["SRPIPE_CACHE"])
+        yield
+
+
+def run_here(command: str, folder: Path, environment: dict[str, str]) -> None:
+    with typed_in(folder, environment):
         assert main(shlex.split(command, comments=True)[1:]) == 0, command
 
 

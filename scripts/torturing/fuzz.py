@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 
 from tests.onnx_models import elementwise_model
-from torturing.judging import judge
+from torturing.judging import judge_image, judge_result
 from torturing.seeds import damaged, kind_of, make_images, make_models
 
 _TIMEOUT_S = 300.0
@@ -48,6 +48,8 @@ class Case:
     """One damaged input."""
 
     path: Path
+    original: Path
+    """What it was before it was damaged."""
     image: Path
     model: Path
     is_model: bool
@@ -82,6 +84,7 @@ def make_cases(folder: Path, n: int, seed: int) -> list[Case]:
         cases.append(
             Case(
                 path=path,
+                original=original,
                 image=images[0] if is_model else path,
                 model=path if is_model else same,
                 is_model=is_model,
@@ -141,7 +144,10 @@ def judge_all(connection: Connection, folder: str) -> None:
         except EOFError:
             return
         try:
-            said = judge(case.image, case.model if case.is_model else None, output)
+            if case.is_model:
+                said = judge_result(case.image, case.model, output)
+            else:
+                said = judge_image(case.image, case.original, output)
         except Exception as error:  # a finding about this campaign
             said = f"cannot be judged ({type(error).__name__}: {error})"
         gc.collect()

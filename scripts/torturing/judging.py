@@ -11,11 +11,12 @@ import numpy.typing as npt
 _PILLOW = {".jpg", ".webp", ".gif", ".avif", ".heic"}
 _PILLOW_BANDS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 # Decoders of one standard may differ so much where it leaves rounding to them.
-_LOSSY_STEPS = {".jpg": 3, ".webp": 1, ".avif": 3, ".heic": 3}
+_LOSSY_STEPS = {".jpg": 3, ".webp": 1, ".avif": 8, ".heic": 3}
 _MODEL_STEPS = 1.01
 # What a model sees beyond the picture's border is srpipe's choice.
 _BORDER_PX = 12
 _MAX_PX = 4_000_000
+_BLOCK_PX = 8
 
 Pixels = npt.NDArray[np.generic]
 
@@ -125,33 +126,54 @@ def run_whole(model: Path, pixels: Pixels) -> npt.NDArray[np.float32] | None:
     return np.asarray(result[0].transpose(1, 2, 0))
 
 
-def judge(image: Path, model: Path | None, output: Path) -> str:
-    """``right``, ``unjudged``, or what is wrong with the pixels of ``output``.
+def judge_image(image: Path, original: Path, output: Path) -> str:
+    """``right``, ``unjudged``, or what is wrong with what a model that changes nothing made.
 
     Args:
-        image: the input.
-        model: None: one that leaves every pixel as it is.
-        output: a TIFF that was made of it.
+        image: the input, perhaps damaged.
+        original: what it was before.
+        output: the TIFF that was made of it.
     """
-    expected, steps, border = decode(image), _LOSSY_STEPS.get(image.suffix.lower(), 0.0), 0
-    if expected is None:
-        return "unjudged"
-    if model is not None:
-        result = run_whole(model, expected)
-        if result is None:
-            return "unjudged"
-        border = _BORDER_PX * result.shape[0] // expected.shape[0]
-        expected = result.clip(0, 1) * np.float32(np.iinfo(expected.dtype).max)
-        steps = _MODEL_STEPS
-    got = _decode_tiff(output)
+    expected, got = decode(image), _decode_tiff(output)
     if got is None:
         return "unjudged"
+    if expected is not None:
+        return _compared(got, expected, _LOSSY_STEPS.get(image.suffix.lower(), 0.0), 0)
+    # What others refuse srpipe may read, but not fill up.
+    before = decode(original)
+    if before is not None and not _filled_px(before) and _filled_px(got):
+        return f"{_filled_px(got)} pixels filled where the input cannot be read"
+    return "unjudged"
+
+
+def judge_result(image: Path, model: Path, output: Path) -> str:
+    """``right``, ``unjudged``, or what is wrong with what a model made of a whole image."""
+    given, got = decode(image), _decode_tiff(output)
+    expected = None if given is None else run_whole(model, given)
+    if given is None or got is None or expected is None:
+        return "unjudged"
+    border_px = _BORDER_PX * expected.shape[0] // given.shape[0]
+    expected = expected.clip(0, 1) * np.float32(np.iinfo(given.dtype).max)
+    return _compared(got, expected, _MODEL_STEPS, border_px)
+
+
+def _filled_px(pixels: Pixels) -> int:
+    """Pixels of blocks of one color, which decoders leave where they give up, and photographs lack."""
+    height, width, bands = pixels.shape
+    rows, columns = height // _BLOCK_PX, width // _BLOCK_PX
+    whole = pixels[: rows * _BLOCK_PX, : columns * _BLOCK_PX]
+    blocks = whole.reshape(rows, _BLOCK_PX, columns, _BLOCK_PX, bands)
+    return int((np.ptp(blocks, axis=(1, 3)) == 0).all(-1).sum()) * _BLOCK_PX**2
+
+
+def _compared(got: Pixels, expected: Pixels, steps: float, border_px: int) -> str:
     if got.shape != expected.shape:
         return f"{got.shape} instead of {expected.shape}"
     wrong = np.abs(got.astype(np.float64) - expected.astype(np.float64)) > steps
-    if border:
-        wrong[:border] = wrong[-border:] = wrong[:, :border] = wrong[:, -border:] = False
-    if got.shape[2] in (2, 4):  # colours that nobody sees are free
+    if border_px:
+        wrong[:border_px] = wrong[-border_px:] = False
+        wrong[:, :border_px] = wrong[:, -border_px:] = False
+    if got.shape[2] in (2, 4):  # colors that nobody sees are free
         wrong &= (expected[..., -1:] > 0) | (np.arange(got.shape[2]) == got.shape[2] - 1)
     if not wrong.any():
         return "right"

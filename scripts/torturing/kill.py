@@ -240,6 +240,8 @@ class Campaign:
     def _check_end(self, run: Run, code: int, killed: str) -> None:
         _, alive = psutil.wait_procs(list(run.stages.values()), timeout=PATIENCE_S)
         if alive:
+            for process in alive:
+                process.kill()
             raise FindingError(f"processes left: {alive}")
         if code not in (-9, 1):
             raise FindingError(f"exit code {code} after a kill of the {killed}: {run.said}")

@@ -12,18 +12,30 @@ from srpipe.plan.image_info import Shown
 from srpipe.settings import ColorManagement
 
 _PROFILE = "icc-profile-data"
+_LEAST_BYTES = 132
 _RGB_SPACES, _GREY_SPACES = ("srgb", "rgb", "rgb16"), ("b-w", "grey16")
 
 
-def how_to_show(image: Any, wanted: ColorManagement) -> Shown:
+def is_damaged(profile: bytes) -> bool:
+    """Whether a profile's header is none (ICC.1:2022, 7.2), or it ends early."""
+    ends_early = int.from_bytes(profile[:4], "big") > len(profile)
+    return len(profile) < _LEAST_BYTES or profile[36:40] != b"acsp" or ends_early
+
+
+def how_to_show(image: Any, wanted: ColorManagement, *, convertible: bool = True) -> Shown:
     """What is done about an image's profile.
 
     Args:
         image: a libvips image, grey, RGB or data.
         wanted: what was asked for.
+        convertible: whether its numbers may be changed.
     """
     spaces = _RGB_SPACES if wanted == "srgb" else (*_RGB_SPACES, *_GREY_SPACES)
+    if not convertible or image.format not in ("uchar", "ushort"):
+        return "as it is"
     if wanted == "off" or not image.get_typeof(_PROFILE) or image.interpretation not in spaces:
+        return "as it is"
+    if is_damaged(image.get(_PROFILE)):
         return "as it is"
     if wanted == "srgb":
         return "srgb"

@@ -9,14 +9,17 @@ import os
 import struct
 
 from srpipe.io.tiff_directory import Tag, read_tags
+from srpipe.plan.nodata import read_value
+from srpipe.plan.pixels import PixelDtype
 
 _PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS = 33550, 33922, 34264, 34735
 _NODATA = 42113
 _GDAL = (42112, _NODATA)
-_CARRIED = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS, 34736, 34737, *_GDAL)
-_GEOREFERENCE = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS)
+_RPC = 50844
+_CARRIED = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS, 34736, 34737, _RPC, *_GDAL)
+_GEOREFERENCE = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS, _RPC)
 _RASTER_TYPE_KEY, _PIXEL_IS_POINT = 1025, 2
-_DOUBLE, _SHORT = 12, 3
+_DOUBLE, _SHORT, _ASCII = 12, 3, 2
 
 
 def read_georeference(path: str | os.PathLike[str]) -> tuple[Tag, ...]:
@@ -32,9 +35,29 @@ def read_georeference(path: str | os.PathLike[str]) -> tuple[Tag, ...]:
         return read_tags(file, _CARRIED)
 
 
-def without_nodata(tags: tuple[Tag, ...]) -> tuple[Tag, ...]:
-    """The tags without GDAL's word on which value is none."""
-    return tuple(tag for tag in tags if tag.number != _NODATA)
+def with_nodata(tags: tuple[Tag, ...], value: float | None, dtype: PixelDtype) -> tuple[Tag, ...]:
+    """The tags with the no-data value of an output.
+
+    Args:
+        tags: of the input.
+        value: which it is; None: there is none.
+        dtype: of the output. A tag that speaks of what this type does not hold stays as it is.
+    """
+    for tag in tags:
+        if tag.number == _NODATA and _said_value(tag, dtype) == value:
+            return tags
+    others = tuple(tag for tag in tags if tag.number != _NODATA)
+    if value is None:
+        return others
+    text = f"{value:.17g}\0".encode()
+    return (*others, Tag(_NODATA, _ASCII, len(text), text))
+
+
+def _said_value(tag: Tag, dtype: PixelDtype) -> float | None:
+    try:
+        return read_value(float(tag.data.strip(b" \0")), dtype)
+    except ValueError:
+        return None
 
 
 def lies_on_earth(tags: tuple[Tag, ...]) -> bool:
@@ -68,6 +91,12 @@ def enlarged(
         elif tag.number == _TIEPOINTS:
             for i in range(0, len(values) - 5, 6):
                 values[i], values[i + 1] = moved(values[i], 0), moved(values[i + 1], 1)
+        elif tag.number == _RPC and len(values) >= 9:
+            # Line and sample: offsets count from the first pixel's middle, then scales.
+            for at, axis in ((2, 1), (3, 0)):
+                part_px = (left_px, top_px)[axis]
+                values[at] = (values[at] - part_px + 0.5) * scale[axis] - 0.5
+                values[at + 5] *= scale[axis]
         elif tag.number == _TRANSFORMATION and len(values) == 16:
             # Where the input has raster coordinate 0 in the output, and what one pixel there is here.
             origin = [-moved(0.0, axis) / scale[axis] for axis in (0, 1)]

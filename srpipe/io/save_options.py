@@ -20,11 +20,11 @@ import numpy as np
 from srpipe.errors import OutputError
 from srpipe.io.finishing import interpretation
 from srpipe.io.savers import save_image
-from srpipe.io.vips import VIPS_ERRORS, ffi, find_saver, first_line, pyvips
+from srpipe.io.vips import DTYPES, FORMATS, VIPS_ERRORS, ffi, find_saver, first_line, pyvips
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.output import OutputSpec, parse_output
+from srpipe.plan.pixels import limits
 
-_FORMATS = {"uint8": "uchar", "uint16": "ushort", "int16": "short", "float32": "float"}
 _SIDE_PX = 64
 _MAX_TILE_BYTES = 2**29
 _MAX_DEFLATE = 9
@@ -106,22 +106,20 @@ def _check_data(spec: OutputSpec, image: ImageInfo) -> None:
 def _slope(image: ImageInfo) -> Any:
     """From black at the left to white at the right, half transparent where there is alpha."""
     dtype = np.dtype(image.numpy_dtype)
-    low, high = (0.0, 1.0) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    line = np.linspace(low, high, _SIDE_PX).astype(dtype)
+    line = np.linspace(*limits(image.dtype), _SIDE_PX).astype(dtype)
     pixels = np.repeat(line[:, np.newaxis], image.bands, axis=1)
     if image.alpha_band is not None:
         pixels[:, image.alpha_band] = line[_SIDE_PX // 2]
     data = np.repeat(pixels[np.newaxis], _SIDE_PX, axis=0).tobytes()
-    format_ = _FORMATS[dtype.name]
+    format_ = FORMATS[image.dtype]
     slope = pyvips.Image.new_from_memory(data, _SIDE_PX, _SIDE_PX, image.bands, format_)
     return slope.copy(interpretation=interpretation(image))
 
 
 def _check_stored(spec: OutputSpec, image: ImageInfo, saved: Any, stored: Any) -> None:
     """Refuse what is not stored as it is."""
-    names = {format_: dtype for dtype, format_ in _FORMATS.items()}
     if stored.format != saved.format:
-        found = names.get(stored.format, stored.format)
+        found = DTYPES.get(stored.format, stored.format)
         depth = {"uint8": "; for these, say --depth 8", "uint16": "; for these, say --depth 16"}
         raise OutputError(
             f"{spec.path} would have {found} samples with the options [{spec.options}], and not "

@@ -84,7 +84,7 @@ class Form:
 
     def directory(self, file: BinaryIO, offset: int) -> tuple[list[Entry], int]:
         """The entries of the directory there, and where the next one is."""
-        file.seek(offset)
+        _seek(file, offset)
         n = self.unpack(self.count, file)
         if n > _MAX_ENTRIES:
             raise ValueError
@@ -115,7 +115,7 @@ class Form:
         if n_bytes <= self.field_bytes:
             data = entry.field[:n_bytes]
         else:
-            file.seek(self.value_place(entry))
+            _seek(file, self.value_place(entry))
             data = file.read(n_bytes)
         if len(data) < n_bytes:
             raise ValueError
@@ -154,6 +154,13 @@ class Form:
         ]
         end = struct.pack(self.offset, following)
         return b"".join([struct.pack(self.count, len(entries)), *packed, end])
+
+
+def _seek(file: BinaryIO, place: int) -> None:
+    try:
+        file.seek(place)
+    except (OSError, OverflowError):  # no file is that large
+        raise ValueError from None
 
 
 def _swapped(data: bytes, size: int) -> bytes:

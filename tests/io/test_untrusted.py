@@ -136,3 +136,10 @@ def test_what_is_decoded_whole_must_fit_in_memory(
             srpipe.enhance(path, tmp_path / "o.tif")
     else:
         space.check_decoder_memory(str(path), info.decoder_bytes)
+
+
+@pytest.mark.parametrize("place", [2**62, 2**63 - 1, 2**63, 2**64 - 1])
+def test_a_tiff_whose_directory_is_nowhere(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "far.tif"
+    path.write_bytes(struct.pack("<2sHHHQ", b"II", 43, 8, 0, place) + bytes(100))
+    assert str(path) in refused(path, tmp_path)
