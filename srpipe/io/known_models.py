@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -100,7 +101,7 @@ def _parse(entry: Any) -> tuple[ModelInfo, dict[str, str]]:
     sizes = (info.scale, info.channels, info.multiple_px, info.least_px, *fixed)
     if min(sizes) < 1 or info.scale > MAX_SCALE or info.channels > MAX_CHANNELS or info.lost_px < 0:
         raise ValueError("no model has such sizes")
-    if not info.value_range[0] < info.value_range[1]:
+    if not -math.inf < info.value_range[0] < info.value_range[1] < math.inf:
         raise ValueError("black is not below white")
     return info, props
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -63,7 +64,8 @@ def _parse(record: Any) -> Table:
         candidate, arrangement = row.candidate, row.candidate.arrangement
         numbers = (candidate.tile.width, candidate.tile.height, candidate.batch, arrangement.workers,
                    arrangement.runners, arrangement.threads, *row.speeds_mp_s)  # fmt: skip
-        if not row.speeds_mp_s or min(numbers) <= 0 or row.worker_bytes < 0:
+        good = all(0 < number < math.inf for number in numbers)
+        if not row.speeds_mp_s or not good or row.worker_bytes < 0:
             raise ValueError("no measurement gives that")
         table.rows[candidate] = row
     return table

@@ -159,7 +159,7 @@ def _parse(value: Any) -> Rewritten | float:
         if not 0 <= seconds < math.inf:
             raise ValueError("no work takes so long")
         return seconds
-    found = rebuild(Rewritten, value)
+    found: Rewritten = rebuild(Rewritten, value)
     hashed = re.fullmatch("[0-9a-f]{64}", found.sha256) is not None
     if hashed != bool(found.rewrites) or bool(found.sha256) != hashed:
         raise ValueError("it is no hash of a graph")
