@@ -9,7 +9,7 @@ from typing import Any
 
 from srpipe.errors import InputError, SettingsError
 from srpipe.forks import refuse_in_fork
-from srpipe.io.colour_management import how_to_show, show
+from srpipe.io.colour_management import how_to_show, is_damaged, show
 from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
 from srpipe.io.small_files import check_name
@@ -176,6 +176,7 @@ def _describe(
             "it pixel by pixel (gdal_translate -co INTERLEAVE=PIXEL) first."
         )
     untrusted = is_untrusted(loader)
+    profile = image.get("icc-profile-data") if "icc-profile-data" in fields else b""
     content, alpha_band = (
         header.tell_bands(image.bands)
         if header
@@ -189,7 +190,7 @@ def _describe(
         alpha_band=alpha_band,
         dtype=DTYPES[image.format],
         interpretation=image.interpretation,
-        icc_bytes=len(image.get("icc-profile-data")) if "icc-profile-data" in fields else 0,
+        icc_bytes=0 if is_damaged(profile) else len(profile),
         loader=loader,
         untrusted=untrusted,
         decoded_whole="interlaced" in fields or loader.startswith(_WHOLE_LOADERS),
@@ -265,10 +266,15 @@ def carry_fields(info: ImageInfo, image: Any, scale: float) -> Any:
     # The copy has a header of its own that may be changed.
     image = image.copy(xres=source.xres, yres=source.yres)
     present = set(source.get_fields())
+    if not info.icc_bytes:
+        present.discard("icc-profile-data")  # it is damaged: savers fail on it
     for name in _CARRIED:
         if name in present:
             value = source.get(name)
             image.set_type(types[type(value)], name, value)
+    for name in present:
+        if name.startswith("png-comment-") and source.get(name).isascii():
+            image.set_type(pyvips.GValue.gstr_type, name, source.get(name))
     if present & {"orientation", "exif-data"}:
         # After EXIF, which may have another one where a decoder has turned the pixels.
         image.set_type(pyvips.GValue.gint_type, "orientation", info.orientation)
