@@ -14,7 +14,7 @@ from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
 from srpipe.io.small_files import check_name
 from srpipe.io.tiff_header import TiffHeader, read_tiff_header
-from srpipe.io.tiff_image import check_decoder, check_kind, open_tiff
+from srpipe.io.tiff_image import check_decoder, check_kind, open_tiff, shown_value
 from srpipe.io.to_rgb import CONVERTED, to_rgb
 from srpipe.io.vips import DTYPES, VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.geometry import Size
@@ -203,7 +203,9 @@ def _find_nodata(
     if wish == "none":
         return None
     if wish is None:
-        return read_value(header.nodata if header else None, dtype)
+        if header is None or header.nodata is None:
+            return None
+        return read_value(shown_value(header, header.nodata), dtype)
     value = read_value(wish, dtype)
     if value is None and not (math.isnan(wish) and dtype == "float32"):
         lowest, highest = limits(dtype)
