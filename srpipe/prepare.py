@@ -9,7 +9,7 @@ from pathlib import Path
 
 from srpipe.errors import DeviceError, InputError, OutputError, RequestError
 from srpipe.io.devices import is_available, resolve_device
-from srpipe.io.geotiff import lies_on_earth, read_georeference
+from srpipe.io.input_metadata import left_out
 from srpipe.io.job_folder import check_space
 from srpipe.io.job_record import FINISHED_FILE, is_finished_output, read_kept
 from srpipe.io.mask import read_mask_info
@@ -84,8 +84,9 @@ def prepare(
         logger.warning("%s %s.", src, remark)
     if image.converted_from:
         logger.warning("%s is %s: its result is sRGB.", src, image.converted_from)
-    if output.format.name != "TIFF" and lies_on_earth(read_georeference(src)):
-        logger.warning("%s holds no georeference, which %s has: write a .tif.", output.path, src)
+    lost = left_out(image, output)
+    if lost:
+        logger.warning("%s will not have all that %s tells: %s.", output.path, src, ", ".join(lost))
     if image.nodata is not None and output.format.name not in _HOLD_NODATA:
         logger.warning("%s does not say which value means no data, which %s does (%g): write a .tif.",
                        output.path, src, image.nodata)  # fmt: skip
