@@ -60,7 +60,8 @@ def prepare(
     output = replace(output, path=os.path.realpath(_absolute(output.path, OutputError)))
     if same_file(src, output.path):
         raise OutputError(f"input and output are the same file, {src}: write to another one.")
-    job_dir = os.path.abspath(settings.job_dir or f"{output.path}.srpipe")
+    # A link that was named may be followed; one that stands where a job's folder would be, not.
+    job_dir = os.path.realpath(settings.job_dir) if settings.job_dir else f"{output.path}.srpipe"
     written = {Path(output.path), Path(companion(output.path) or output.path)}
     for place in (Path(src), Path(job_dir)):
         if written & {place, *place.parents}:
