@@ -102,7 +102,8 @@ def prepare(
     mask = None
     if settings.mask is not None:
         part = Rect(*settings.region) if settings.region else None
-        mask = read_mask_info(_absolute(settings.mask, InputError), image.size, part)
+        path = _absolute(settings.mask, InputError)
+        mask = read_mask_info(path, image.size, part, image.orientation)
 
     def plan_for(settings: Settings, device: str, grid: Grid | None = None) -> Plan:
         return make_plan(

@@ -11,7 +11,7 @@ import numpy as np
 from srpipe.errors import InputError, ReadError
 from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
-from srpipe.io.source import open_as_it_is
+from srpipe.io.source import open_as_it_is, read_orientation
 from srpipe.io.tiff_header import TiffHeader, read_tiff_header
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.geometry import Rect, Size
@@ -37,13 +37,16 @@ _INFINITE = 1e38
 _LOSSY = ("jpegload", "webpload", "heifload")
 
 
-def read_mask_info(path: str, size: Size, part: Rect | None = None) -> MaskInfo:
+def read_mask_info(
+    path: str, size: Size, part: Rect | None = None, orientation: int = 1
+) -> MaskInfo:
     """Check a mask, and tell what it enhances.
 
     Args:
         path: an image.
         size: of the image that it is for.
         part: of that image, which is enhanced; None: all of it.
+        orientation: of that image.
 
     Raises:
         InputError: it is missing, no image, of another shape or of a kind that is no mask, or it
@@ -54,6 +57,12 @@ def read_mask_info(path: str, size: Size, part: Rect | None = None) -> MaskInfo:
     try:
         check_metadata(path)
         mask, _ = _open(path)
+        own = read_orientation(mask)
+        if own != orientation:
+            logger.warning(
+                "The mask %s has orientation %d and the image %d: it is laid over the pixels as both "
+                "store them, not as they are seen.", path, own, orientation,
+            )  # fmt: skip
         # As a thumbnail has it: its sides are whole pixels.
         if abs(mask.width * size.height - mask.height * size.width) > max(size.width, size.height):
             raise InputError(

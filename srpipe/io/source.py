@@ -197,7 +197,7 @@ def _describe(
         identity=identify_file(name),
         converted_from=CONVERTED.get(space, ""),
         shown=shown,
-        orientation=_orientation(image),
+        orientation=read_orientation(image),
         remarks=(*header.remarks, *_mask_remarks(header, masked, nodata)) if header else (),
         bits=header.bits if header and 8 < header.bits < 16 else None,
         nodata=nodata,
@@ -240,7 +240,7 @@ def _as_read(value: float | None, header: TiffHeader) -> float | None:
     return shown_value(header, value)
 
 
-def _orientation(image: Any) -> int:
+def read_orientation(image: Any) -> int:
     """By EXIF's numbers; 1 too where a decoder has turned the pixels, as libheif does."""
     value = image.get("orientation") if image.get_typeof("orientation") else 1
     return value if value in range(1, 9) else 1

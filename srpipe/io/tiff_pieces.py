@@ -5,6 +5,7 @@ libtiff does not look at deflate's checksum, and takes what libjpeg makes of a d
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 import zlib
@@ -16,7 +17,8 @@ from srpipe.io.tiff_header import TiffHeader, read_tiff_header
 from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
 from srpipe.plan.geometry import Rect
 
-_DEFLATE, _JPEG = (8, 32946), 7
+_NONE, _JPEG, _DEFLATE = 1, 7, (8, 32946)
+_YCBCR = 6
 _CHUNK_BYTES = 1 << 16
 _SLACK_BYTES = 1 << 20
 _UNKNOWN, _GOOD, _BAD = 0, 1, 2
@@ -102,7 +104,19 @@ class TiffPieces:
         samples = 1 if header.separate else header.samples
         if header.compression == _JPEG and header.bits == 8 and samples in (1, 3, 4):
             return self._decode_jpeg(offset, n_bytes)
+        # libtiff then reads on into the next strip. YCbCr may have fewer samples of color.
+        if header.compression == _NONE and header.photometric != _YCBCR:
+            wanted = self._raw_bytes(index)
+            return f"it has {n_bytes} of {wanted} bytes" if 0 < n_bytes < wanted else ""
         return ""
+
+    def _raw_bytes(self, index: int) -> int:
+        header, piece = self._header, self._header.piece
+        rows = piece.height
+        if not header.tiled:
+            rows = min(rows, header.size.height - index % header.down * piece.height)
+        samples = 1 if header.separate else header.samples
+        return rows * math.ceil(piece.width * samples * header.bits / 8)
 
     def _inflate(self, offset: int, n_bytes: int) -> str:
         header = self._header

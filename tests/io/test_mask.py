@@ -247,3 +247,15 @@ def test_a_mask_that_changes_or_breaks_off(tmp_path: Path) -> None:
         load_mask(info, image)
     with pytest.raises(InputError, match="not an image that can be read"):
         read_mask_info(str(path), image)
+
+
+def test_an_orientation_that_is_not_the_images_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, exif = tmp_path / "mask.png", Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(half(100, 200)[..., 0]).save(path, exif=exif)
+    read_mask_info(str(path), Size(200, 100), orientation=3)
+    assert "orientation" not in caplog.text
+    read_mask_info(str(path), Size(200, 100))
+    assert "has orientation 3 and the image 1" in caplog.text

@@ -296,3 +296,18 @@ def test_an_index_of_a_palette_is_no_value_of_its_colors(tmp_path: Path) -> None
     tags = [(42113, "s", 0, "7", True)]
     tifffile.imwrite(path, RGB[..., 0], photometric="palette", colormap=colors, extratags=tags)
     assert read_image_info(path).nodata is None
+
+
+@pytest.mark.parametrize("rows", [40, 50, 150])
+def test_a_raw_strip_with_too_few_bytes_is_damaged(tmp_path: Path, rows: int) -> None:
+    """Where they are too few, libtiff takes the next strip's bytes for the rest."""
+    path = tmp_path / "short.tif"
+    tifffile.imwrite(path, RGB, photometric="rgb", rowsperstrip=rows)
+    assert (read(path)[0] == RGB).all()
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        page: Any = file.pages[0]
+        counts = list(page.databytecounts)
+        counts[-1] -= 1000
+        page.tags[279].overwrite(counts)
+    with pytest.raises(ReadError, match=r"it has \d+ of \d+ bytes"):
+        read(path)
