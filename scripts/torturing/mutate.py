@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[2]
-_POWER = ("power", "--cuts", "90")
+_POWER = ("power", "--cuts", "120")
 _KILL = ("kill", "--kills", "8", "--jobs", "2", "--kind", "tif")
 _FUZZ = ("fuzz", "--inputs", "200")
 # What does not end by itself must be found out within this.
