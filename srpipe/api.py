@@ -32,6 +32,7 @@ from srpipe.settings import (
     ColorManagement,
     Edges,
     Engine,
+    NoDataWish,
     OnError,
     Region,
     Settings,
@@ -91,7 +92,9 @@ def enhance(
     on_error: OnError = "stop",
     allow_untrusted: bool = False,
     value_range: ValueRange | None = None,
-    white: int | None = None,
+    black: float | None = None,
+    white: float | None = None,
+    nodata: NoDataWish = None,
     channel_order: ChannelOrder = "auto",
     stop: StopRequest | None = None,
     depth: int | None = None,
@@ -116,8 +119,8 @@ def enhance(
     times the model's scale, unless ``depth`` and ``outscale`` ask for others.
 
     Args:
-        src: a TIFF, PNG, JPEG, WebP or HEIF file, 8 or 16 bits: grey or RGB, with or without alpha,
-            or as many bands as the model has channels. A URL that fsspec takes (``s3://``,
+        src: a TIFF, PNG, JPEG, WebP or HEIF file, 8 or 16 bits or float32: grey or RGB, with or
+            without alpha, or as many bands as the model has channels. A URL that fsspec takes (``s3://``,
             ``https://`` …, extra ``[remote]``) is copied into the job's folder first.
         dst: the output; its ending chooses the format, and libvips options may follow it:
             ``out.tif[compression=deflate,tile,pyramid]``; ``.dzi`` (DeepZoom), ``.zarr`` and ``.raw``
@@ -152,8 +155,14 @@ def enhance(
         allow_untrusted: read formats too that libvips does not trust with files from strangers.
         value_range: what black and white are in the model's numbers: ``(0, 255)``, ``(-1, 1)`` …
             None: what its metadata say, or ``(0, 1)``.
+        black: the pixel value that is black to the model. None: what its metadata say, or the smallest
+            of the image's type, 0 for floats.
         white: the pixel value that is white to the model, as 10000 is for Sentinel-2's reflectance;
-            brighter pixels are kept. None: what its metadata say, or the largest of the image's type.
+            brighter pixels are kept. None: what its metadata say, or the largest of the image's type, 1
+            for floats.
+        nodata: the pixel value that means no data: such samples keep it, and the model sees the mean of
+            those around them. None: what a TIFF says of itself (GDAL's tag); ``"none"``: there is none.
+            In floats NaN and infinity mean no data too.
         channel_order: ``rgb`` or ``bgr``, for a model of three channels; ``auto``: what its metadata
             say, or ``rgb``.
         stop: lets a signal handler or another thread ask the run to stop.
@@ -217,7 +226,9 @@ def enhance(
         on_error=on_error,
         allow_untrusted=allow_untrusted,
         value_range=value_range,
+        black=black,
         white=white,
+        nodata=nodata,
         channel_order=channel_order,
         depth=depth,
         outscale=outscale,

@@ -36,6 +36,8 @@ from srpipe.tune.job import tune_plan
 
 logger = logging.getLogger(__name__)
 
+_HOLD_NODATA = ("TIFF", "Zarr", "raw")
+
 
 def prepare(
     src: str, dst: str, settings: Settings, started: tuple[str, ModelInfo] | None = None
@@ -70,6 +72,7 @@ def prepare(
         src,
         allow_untrusted=settings.allow_untrusted,
         color_management=settings.color_management,
+        nodata=settings.nodata,
     )
     if image.loader.startswith("tiffload") and settings.on_error != "fill":
         check_length(src)
@@ -79,12 +82,13 @@ def prepare(
         logger.warning("%s has %d pages: only the first is enhanced.", src, image.pages)
     for remark in image.remarks:
         logger.warning("%s %s.", src, remark)
-    if image.is_float:
-        logger.warning("%s has float numbers: those beyond 0 and 1 are clipped.", src)
     if image.converted_from:
         logger.warning("%s is %s: its result is sRGB.", src, image.converted_from)
     if output.format.name != "TIFF" and lies_on_earth(read_georeference(src)):
         logger.warning("%s holds no georeference, which %s has: write a .tif.", output.path, src)
+    if image.nodata is not None and output.format.name not in _HOLD_NODATA:
+        logger.warning("%s does not say which value means no data, which %s does (%g): write a .tif.",
+                       output.path, src, image.nodata)  # fmt: skip
     kept = None if settings.fresh else read_kept(Path(job_dir))
     device, model = started or start_model(settings, kept)
     cores = available_cores()

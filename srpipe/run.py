@@ -12,6 +12,7 @@ from pathlib import Path
 from srpipe import __version__
 from srpipe.errors import Interrupted, RunError, SrpipeError
 from srpipe.io.checkpoint import Checkpoint
+from srpipe.io.identity import recorded_content
 from srpipe.io.job_folder import JobFolder, lock_folder
 from srpipe.io.job_lock import JobLock
 from srpipe.io.onnx_runtime import onnx_runtime_version
@@ -74,7 +75,8 @@ def _run_in_folder(
         else:
             monitor.started(at.next_tile)
             try:
-                _run(plan, at, folder, monitor, stop, warm)
+                with recorded_content(plan.image.path, plan.image.identity, folder.path):
+                    _run(plan, at, folder, monitor, stop, warm)
             except BaseException as error:
                 tiles = folder.keep_or_remove()
                 if tiles and isinstance(error, RunError | Interrupted):

@@ -20,6 +20,7 @@ ColorManagement = Literal["keep", "srgb", "off"]
 Transfer = Literal["auto", "float", "integer"]
 ValueRange = tuple[float, float]
 """What black and white are in a model's numbers."""
+NoDataWish = float | Literal["none"] | None
 Edges = Literal["reflect", "replicate", "wrap", "none"]
 Region = tuple[int, int, int, int]
 """Left, top, width and height of a part of an image, input pixels."""
@@ -97,9 +98,15 @@ class Settings:
     """What to do with tiles of the input that cannot be read: stop, or fill with what could be."""
     value_range: ValueRange | None = None
     """What black and white are in the model's numbers; None: what its metadata say, or (0, 1)."""
-    white: int | None = None
+    black: float | None = None
+    """The pixel value that is black to the model; None: what its metadata say, or the smallest that
+    the image's type holds, 0 for floats."""
+    white: float | None = None
     """The pixel value that is white to the model; None: what its metadata say, or the largest that
-    the image's type holds."""
+    the image's type holds, 1 for floats."""
+    nodata: NoDataWish = None
+    """The pixel value that means no data: it stays, and models do not see it. None: what a TIFF says of
+    itself (GDAL's tag); "none": there is none, whatever it says."""
     channel_order: ChannelOrder = "auto"
     """Order of a model's three channels; auto: what its metadata say, or rgb."""
     color_management: ColorManagement = "keep"
@@ -131,7 +138,10 @@ class Settings:
         _check_range("overlap", self.overlap, 0, MAX_TILE_SIZE_PX // 2, "input pixels")
         _check_range("batch_size", self.batch_size, 1, MAX_BATCH_SIZE, "tiles")
         _check_range("workers", self.workers, 1, MAX_WORKERS, "processes")
-        _check_range("white", self.white, 1, 65535, "pixel values")
+        for name in ("black", "white", "nodata"):
+            value = getattr(self, name)
+            if value is not None and (name, value) != ("nodata", "none"):
+                object.__setattr__(self, name, _as_pixel_value(name, value))
         _check_range("threads", self.threads, 1, 4 * max(os.cpu_count() or 1, 64), "cores")
         _check_range("runners", self.runners, 1, MAX_WORKERS, "runs")
         _check_range("background_levels", self.background_levels, 0, 255, "levels")
@@ -329,6 +339,25 @@ def _check_range(name: str, value: int | None, low: int, high: int, unit: str) -
         raise SettingsError(f"{name} must be a whole number of {unit}, not {value!r}.")
     if not low <= value <= high:
         raise SettingsError(f"{name} is {value}: it must be {low} to {high} {unit}.")
+
+
+def parse_nodata(text: str) -> float | Literal["none"]:
+    """Read a number, ``nan`` or ``none``.
+
+    Raises:
+        SettingsError: it is none of these.
+    """
+    return "none" if text == "none" else _as_pixel_value("nodata", text)
+
+
+def _as_pixel_value(name: str, value: object) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise SettingsError(f"{name} is {value!r}: it must be a number.") from None
+    if isinstance(value, bool) or not (math.isfinite(number) or name == "nodata"):
+        raise SettingsError(f"{name} is {value!r}: it must be a number.")
+    return number
 
 
 def _as_factor(name: str, value: float) -> float:

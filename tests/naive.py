@@ -41,8 +41,15 @@ def model_output(
 
 
 def to_integers(values: np.ndarray, dtype: np.dtype, white: int | None = None) -> np.ndarray:
-    """Rounded half up and clipped to the range of ``dtype``; 1 is ``white`` or its largest integer."""
-    highest = np.iinfo(dtype).max
+    """Rounded half up and clipped to the range of ``dtype``; 1 is ``white`` or its largest integer.
+
+    Of signed integers 0 is the smallest; floats stay as they are.
+    """
+    if dtype == np.float32:
+        return values.astype(np.float32)
+    lowest, highest = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if lowest < 0:
+        return (np.floor(np.clip(values, 0, 1) * (highest - lowest) + 0.5) + lowest).astype(dtype)
     return np.floor(np.clip(values * (white or highest), 0, highest) + 0.5).astype(dtype)
 
 

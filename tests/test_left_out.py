@@ -29,7 +29,8 @@ def enhanced(source: Path, output: Path, **options: Any) -> tuple[srpipe.Report,
 
 def plainly(pixels: np.ndarray, scale: int) -> np.ndarray:
     padded = np.pad(pixels, [(4, 4), (4, 4), (0, 0)], mode="reflect")
-    resized = naive.to_integers(resize_plain(padded, scale).transpose(1, 2, 0), pixels.dtype)
+    planes = resize_plain(padded, scale, 0, np.iinfo(pixels.dtype).max)
+    resized = naive.to_integers(planes.transpose(1, 2, 0), pixels.dtype)
     return resized[4 * scale : -4 * scale, 4 * scale : -4 * scale]
 
 

@@ -19,8 +19,10 @@ import pytest
 import srpipe
 from srpipe.api import prepare
 from srpipe.io.checkpoint import load_checkpoints
+from srpipe.io.identity import CONTENT_FILE
 from srpipe.io.job_lock import LOCK_FILE
 from srpipe.io.job_record import FINISHED_FILE, read_plan
+from srpipe.plan import image_info
 from srpipe.plan.fingerprint import digest
 from srpipe.run import run_job
 from srpipe.runtime.events import ProgressEvent
@@ -169,6 +171,32 @@ def test_a_touched_input_is_the_same(job: Job, undisturbed: bytes, engine: Engin
     os.utime(job.source, ns=(0, 123_456_789))
     assert job.run(engine=engine) >= 4
     assert job.output.read_bytes() == undisturbed
+
+
+def test_a_large_input_that_was_touched_is_compared_whole(
+    job: Job, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_info, "HASHED_WHOLE_BYTES", 1000)
+    stop = StopRequest()
+
+    def watch(event: ProgressEvent) -> None:
+        if event.tiles_done == 10:
+            wait_until((job.job_dir / CONTENT_FILE).exists, "the input's hash")
+            stop.request()
+
+    with pytest.raises(srpipe.Interrupted, match="repeat the command to go on"):
+        srpipe.enhance(job.source, job.output, progress=watch, stop=stop, **job.arguments)
+    os.utime(job.source, ns=(0, 123_456_789))
+    job.interrupt(15)
+    os.utime(job.source, ns=(0, 987_654_321))
+    content = (job.job_dir / CONTENT_FILE).read_bytes()
+    (job.job_dir / CONTENT_FILE).write_bytes(content.replace(b'"content": "', b'"content": "0'))
+    with pytest.raises(srpipe.JobError, match=r"input changed at: .* now"):
+        job.run()
+    (job.job_dir / CONTENT_FILE).write_bytes(content)
+    assert job.run() >= 12
+    assert job.output.read_bytes() == undisturbed
+    assert not job.job_dir.exists()
 
 
 def test_fresh_starts_over(job: Job, undisturbed: bytes) -> None:

@@ -26,6 +26,7 @@ from srpipe.settings import (
     OnError,
     Transfer,
     parse_bytes,
+    parse_nodata,
     parse_region,
     parse_slab,
     parse_value_range,
@@ -127,11 +128,24 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         "metadata, or 0,1",
     )
     add(
+        "--black",
+        type=float,
+        metavar="N",
+        help="the pixel value that is black to the model; default from its metadata, or the smallest "
+        "of INPUT's type, 0 for floats",
+    )
+    add(
         "--white",
-        type=int,
+        type=float,
         metavar="N",
         help="the pixel value that is white to the model, such as 10000 for Sentinel-2; brighter "
-        "pixels are kept; default from its metadata, or the largest of INPUT's type",
+        "pixels are kept; default from its metadata, or the largest of INPUT's type, 1 for floats",
+    )
+    add(
+        "--nodata",
+        metavar="N|none",
+        help="the pixel value that means no data: it stays, and the model does not see it; default "
+        "what a TIFF says of itself",
     )
     add(
         "--channel-order",
@@ -256,7 +270,9 @@ def job_settings(options: argparse.Namespace) -> dict[str, Any]:
         "on_error": options.on_error,
         "allow_untrusted": options.allow_untrusted,
         "value_range": None if options.range is None else parse_value_range(options.range),
+        "black": options.black,
         "white": options.white,
+        "nodata": None if options.nodata is None else parse_nodata(options.nodata),
         "channel_order": options.channel_order,
         "color_management": options.color_management,
         "depth": options.depth,

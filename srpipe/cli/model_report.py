@@ -194,8 +194,9 @@ def _colours(info: ModelInfo) -> str:
 
 def _range(info: ModelInfo) -> str:
     low, high = info.value_range
-    white = f", white at {info.white}" if info.white is not None else ""
-    return f"{low:g} to {high:g}{white}"
+    black = f", black at {info.black:g}" if info.black is not None else ""
+    white = f", white at {info.white:g}" if info.white is not None else ""
+    return f"{low:g} to {high:g}{black}{white}"
 
 
 def _free_or_fixed(fixed_px: int | None, info: ModelInfo) -> str:

@@ -13,14 +13,12 @@ import numpy as np
 
 from srpipe.io.identity import identify_file
 from srpipe.io.tile_reader import TileReader
-from srpipe.io.vips import pyvips
+from srpipe.io.vips import FORMATS, pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.frame import frame_grid
 from srpipe.plan.geometry import Rect, Size
 from srpipe.plan.grid import AxisGrid, Grid
 from srpipe.plan.job import Plan
-
-_FORMATS = {"uint8": "uchar", "uint16": "ushort"}
 
 
 @dataclass
@@ -104,7 +102,7 @@ def sample_plan(plan: Plan, cells: Cells, n_tiles: int, folder: Path) -> Plan:
         part[:] = cell[: part.shape[0], : part.shape[1]]
     path = os.fspath(folder / "sample.tif")
     image = pyvips.Image.new_from_memory(
-        canvas.tobytes(), size.width, size.height, plan.image.bands, _FORMATS[plan.image.dtype]
+        canvas.tobytes(), size.width, size.height, plan.image.bands, FORMATS[plan.image.dtype]
     )
     image.copy(interpretation=plan.image.interpretation).tiffsave(path)
     grid, frame = frame_grid(grid, size, None, "none")

@@ -14,7 +14,7 @@ from srpipe.io.joined_tiff import join_tiffs
 from srpipe.io.output_place import sync_output
 from srpipe.io.savers import save_image
 from srpipe.io.source import carry_fields
-from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
+from srpipe.io.vips import FORMATS, VIPS_ERRORS, first_line, pyvips
 from srpipe.plan.job import Plan
 from srpipe.plan.slabs import Cut
 
@@ -46,7 +46,7 @@ def assemble_parts(
         elif plan.output.format.name == "Zarr":
             from srpipe.io.joined_zarr import join_zarrs  # its package is an extra
 
-            join_zarrs(list(parts), path, plan.output, beat=look)
+            join_zarrs(list(parts), path, plan.output, no_data=plan.written.no_data, beat=look)
         else:
             join_tiffs(parts, path, beat=look)
             add_metadata(plan, path, carry_fields(plan.image, _nothing(plan), plan.output_factor))
@@ -84,7 +84,7 @@ def _save_pixels(
 ) -> None:
     """Encode the output here, from parts that hold its pixels."""
     written, width = plan.written, plan.cropped_size.width
-    format_ = "uchar" if written.dtype == "uint8" else "ushort"
+    format_ = FORMATS[written.dtype]
     bands = [
         pyvips.Image.rawload(
             part, width, slab.height_px * plan.scale, written.bands, format=format_
@@ -104,7 +104,7 @@ def _save_pixels(
     image.set_progress(True)
     image.signal_connect("eval", look_between)
     try:
-        save_image(image, plan.output, path)
+        save_image(image, plan.output, path, plan.written.no_data)
     except VIPS_ERRORS:
         if stopped:
             raise stopped[0] from None

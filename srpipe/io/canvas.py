@@ -6,19 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from srpipe.errors import CoverageError, InferenceError, WriteError
+from srpipe.errors import CoverageError, InferenceError, ReadError, WriteError
 from srpipe.io.canvas_files import CanvasFiles
 from srpipe.io.checkpoint import Checkpoint, save_checkpoint
-from srpipe.plan.colour import Planes
+from srpipe.plan.colour import Pixels, Planes
 from srpipe.plan.job import Plan
 from srpipe.plan.kernels import blend_tile
+from srpipe.plan.nodata import keep_no_data
 from srpipe.plan.window import Weights, axis_weights
 
 
 class Canvas:
     """Takes results in raster order, blends their seams, rounds once and stores.
 
-    Only seams are float; a pixel that one tile covers is rounded and stored at once.
+    Of integers only seams are float; a pixel that one tile covers is rounded and stored at once.
     """
 
     def __init__(self, plan: Plan, at: Checkpoint) -> None:
@@ -33,6 +34,11 @@ class Canvas:
         self._no_seam = np.zeros(
             (plan.image.bands, plan.grid.tile.height * plan.scale, 0), np.float32
         )
+        written = plan.written
+        lowest, highest = written.limits
+        # Floats are stored as they are.
+        self._rounding = (int(lowest), 0.0 if written.is_float else float(highest - lowest))
+        self._no_data = plan.image.no_data, written.no_data
         self._weights: dict[tuple[str, int], Weights] = {}
         self._next_tile = at.next_tile
         self.stored_px = at.stored_px
@@ -47,16 +53,18 @@ class Canvas:
         """Output rows from the top that no later tile changes."""
         return self._plan.finished_rows_px(self._next_tile)
 
-    def add(self, index: int, planes: Planes) -> None:
+    def add(self, index: int, planes: Planes, source: Pixels | None = None) -> None:
         """Blend one tile.
 
         Args:
             index: its place in raster order; must be the next one.
-            planes: (bands, tile height, tile width) float32 in [0, 1], output pixels.
+            planes: (bands, tile height, tile width) float32 as :meth:`ColourPath.unpack` gives them.
+            source: the tile's input pixels, for an image that may have no data somewhere.
 
         Raises:
             CoverageError: the tile is not the next one.
             InferenceError: it holds NaN or infinity.
+            ReadError: its input does, and the output's type holds none.
         """
         if index != self._next_tile:
             raise CoverageError(f"tile {index} came when tile {self._next_tile} was due.")
@@ -90,7 +98,7 @@ class Canvas:
             pixels.reshape(-1),
             (top * image_width + left) * bands,
             image_width * bands,
-            float(np.iinfo(pixels.dtype).max),
+            *self._rounding,
         )
         if broken:
             raise InferenceError(
@@ -102,6 +110,10 @@ class Canvas:
                     else "the model file is broken, or wants another value range (--range)."
                 )
             )
+        if source is not None:
+            self._keep_no_data(
+                index, pixels[top : top + final_height, left : left + final_width], source
+            )
         self._next_tile += 1
         # What was really stored, not what the grid promises: a gap must not go unseen.
         self.stored_px += final_width * final_height
@@ -109,6 +121,17 @@ class Canvas:
         if column + 1 == grid.x.n_tiles:
             self._above_crc, self._below_crc = tuple(self._below_crc), []
             self._row_stored_px = self.stored_px
+
+    def _keep_no_data(self, index: int, pixels: Pixels, source: Pixels) -> None:
+        before, after = self._no_data
+        if before is None:
+            return
+        if not keep_no_data(pixels, source, self._plan.scale, before, after):
+            raise ReadError(
+                f"{self._plan.image.path} has NaN or infinity at {self._plan.source_of(index)}, which "
+                "the integers of --depth do not hold: say with --nodata which value means no data, or "
+                "leave --depth out."
+            )
 
     def checkpoint(self, filled_tiles: tuple[int, ...]) -> None:
         """Bring pixels and seams to the disk, and then a record of how far they are.

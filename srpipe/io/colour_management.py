@@ -15,14 +15,17 @@ _PROFILE = "icc-profile-data"
 _RGB_SPACES, _GREY_SPACES = ("srgb", "rgb", "rgb16"), ("b-w", "grey16")
 
 
-def how_to_show(image: Any, wanted: ColorManagement) -> Shown:
+def how_to_show(image: Any, wanted: ColorManagement, *, convertible: bool = True) -> Shown:
     """What is done about an image's profile.
 
     Args:
         image: a libvips image, grey, RGB or data.
         wanted: what was asked for.
+        convertible: whether its numbers may be changed.
     """
     spaces = _RGB_SPACES if wanted == "srgb" else (*_RGB_SPACES, *_GREY_SPACES)
+    if not convertible or image.format not in ("uchar", "ushort"):
+        return "as it is"
     if wanted == "off" or not image.get_typeof(_PROFILE) or image.interpretation not in spaces:
         return "as it is"
     if wanted == "srgb":

@@ -8,12 +8,11 @@ import struct
 from typing import Any
 
 from srpipe.io.colour_management import show_no_more
-from srpipe.io.geotiff import enlarged, read_georeference, without_nodata
+from srpipe.io.geotiff import enlarged, read_georeference, with_nodata
 from srpipe.io.resize import resize_image
 from srpipe.io.source import carry_fields
 from srpipe.io.tiff_directory import Tag, add_tags
 from srpipe.io.tiff_metadata import photograph_tags
-from srpipe.io.to_rgb import to_float
 from srpipe.io.vips import pyvips
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.job import Plan
@@ -24,6 +23,10 @@ _INTERPRETATIONS = {
     (1, "uint16"): "grey16",
     (3, "uint8"): "srgb",
     (3, "uint16"): "rgb16",
+    (1, "int16"): "grey16",
+    (3, "int16"): "rgb16",
+    (1, "float32"): "b-w",
+    (3, "float32"): "scrgb",
 }
 
 # Their pixels depend on how their colors are stored.
@@ -58,12 +61,10 @@ def finish_image(plan: Plan, pixels: Any) -> Any:
     if plan.part == "pixels":
         return image
     if plan.outscale is not None:
-        image = resize_image(image, plan.resized_size, plan.image.alpha_band)
+        image = resize_image(image, plan.resized_size, plan.image.alpha_band, plan.written.no_data)
     image = carry_fields(plan.image, image, plan.output_factor)
     if plan.image.shown == "tone":
         image = show_no_more(image)
-    if plan.output.holds_floats(plan.written):
-        image = to_float(image)
     if plan.turned:
         image = image.autorot()
     if image.get_typeof(_XMP) and (plan.turned or plan.image.loader.startswith("heif")):
@@ -90,8 +91,7 @@ def add_metadata(plan: Plan, path: str | os.PathLike[str], image: Any) -> None:
     part, size = plan.frame.in_image(plan.frame.crop), plan.output_size
     scale = size.width / part.width, size.height / part.height
     tags = read_georeference(plan.image.path)
-    if plan.image.is_float or plan.written.dtype != plan.image.dtype:
-        tags = without_nodata(tags)  # the value is another one by now
+    tags = with_nodata(tags, plan.written.nodata, plan.written.dtype)
     place = enlarged(tags, scale, part.left, part.top)
     tags = photograph_tags(plan.image.path, image, size) if plan.output.keeps_exif else ()
     add_tags(path, (*place, *tags), _band_tags(plan.written, plan.output))

@@ -9,6 +9,8 @@ import os
 import struct
 
 from srpipe.io.tiff_directory import Tag, read_tags
+from srpipe.plan.nodata import read_value
+from srpipe.plan.pixels import PixelDtype
 
 _PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS = 33550, 33922, 34264, 34735
 _NODATA = 42113
@@ -16,7 +18,7 @@ _GDAL = (42112, _NODATA)
 _CARRIED = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS, 34736, 34737, *_GDAL)
 _GEOREFERENCE = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS)
 _RASTER_TYPE_KEY, _PIXEL_IS_POINT = 1025, 2
-_DOUBLE, _SHORT = 12, 3
+_DOUBLE, _SHORT, _ASCII = 12, 3, 2
 
 
 def read_georeference(path: str | os.PathLike[str]) -> tuple[Tag, ...]:
@@ -32,9 +34,29 @@ def read_georeference(path: str | os.PathLike[str]) -> tuple[Tag, ...]:
         return read_tags(file, _CARRIED)
 
 
-def without_nodata(tags: tuple[Tag, ...]) -> tuple[Tag, ...]:
-    """The tags without GDAL's word on which value is none."""
-    return tuple(tag for tag in tags if tag.number != _NODATA)
+def with_nodata(tags: tuple[Tag, ...], value: float | None, dtype: PixelDtype) -> tuple[Tag, ...]:
+    """The tags with the no-data value of an output.
+
+    Args:
+        tags: of the input.
+        value: which it is; None: there is none.
+        dtype: of the output. A tag that speaks of what this type does not hold stays as it is.
+    """
+    for tag in tags:
+        if tag.number == _NODATA and _said_value(tag, dtype) == value:
+            return tags
+    others = tuple(tag for tag in tags if tag.number != _NODATA)
+    if value is None:
+        return others
+    text = f"{value:.17g}\0".encode()
+    return (*others, Tag(_NODATA, _ASCII, len(text), text))
+
+
+def _said_value(tag: Tag, dtype: PixelDtype) -> float | None:
+    try:
+        return read_value(float(tag.data.strip(b" \0")), dtype)
+    except ValueError:
+        return None
 
 
 def lies_on_earth(tags: tuple[Tag, ...]) -> bool:

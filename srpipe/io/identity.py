@@ -1,12 +1,25 @@
-"""Telling whether a file is still the one it was, at a cost that does not grow with its size."""
+"""Telling whether a file is still the one it was, at a cost that does not grow with its size.
+
+Where the time of a large file has changed, only its whole content tells. It is hashed while a job runs,
+by a thread that has nothing else to do, and written down in the job's folder.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 
+from srpipe.io import disk
+from srpipe.io.small_files import read_json
 from srpipe.plan.image_info import HASHED_WHOLE_BYTES, FileIdentity
 
+CONTENT_FILE = "input.json"
+_HASHED_BYTES = 1024 * 1024
 _BLOCK_BYTES = 64 * 1024
 _N_BLOCKS = HASHED_WHOLE_BYTES // _BLOCK_BYTES
 
@@ -27,3 +40,64 @@ def identify_file(path: str) -> FileIdentity:
             file.seek(min(last * i // (_N_BLOCKS - 1), stat.st_size))
             sha256.update(file.read(_BLOCK_BYTES))
     return FileIdentity(stat.st_size, stat.st_mtime_ns, sha256.hexdigest())
+
+
+@contextlib.contextmanager
+def recorded_content(path: str, identity: FileIdentity, folder: Path) -> Iterator[None]:
+    """Hash a file whole while a block runs, and write it down, where its samples do not say enough.
+
+    Args:
+        path: of the file.
+        identity: of the file.
+        folder: of the job.
+    """
+    if identity.hashed_whole or _read_content(identity, folder) is not None:
+        yield
+        return
+    ended = threading.Event()
+
+    def record() -> None:
+        with contextlib.suppress(OSError):
+            content = _hash_content(path, identity, ended)
+            if content is not None:
+                known = {"samples": identity.sha256, "content": content}
+                disk.replace_file(folder / CONTENT_FILE, json.dumps(known).encode())
+
+    thread = threading.Thread(target=record, name="srpipe-content", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def has_recorded_content(path: str, identity: FileIdentity, folder: Path) -> bool:
+    """Whether a file holds what is written down in a job's folder.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    known = _read_content(identity, folder)
+    return known is not None and known == _hash_content(path, identity, threading.Event())
+
+
+def _read_content(identity: FileIdentity, folder: Path) -> str | None:
+    try:
+        known = read_json(folder / CONTENT_FILE)
+        return str(known["content"]) if known["samples"] == identity.sha256 else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _hash_content(path: str, identity: FileIdentity, ended: threading.Event) -> str | None:
+    """None where it is to end before, or the file is another by then."""
+    sha256 = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_HASHED_BYTES):
+            if ended.is_set():
+                return None
+            sha256.update(block)
+        stat = os.fstat(file.fileno())
+    same = (stat.st_size, stat.st_mtime_ns) == (identity.size_bytes, identity.modified_ns)
+    return sha256.hexdigest() if same else None

@@ -5,6 +5,7 @@ plan.json                   what the job is; written after the space is taken
 pixels.raw, seams.raw       the canvas
 checkpoint-0.json, -1.json  how far it is, in turn
 output.part.tif             the output while it is encoded, always from its first row
+input.json                  hash of all of a large input, once it is known
 finished.json               which file is the whole output; written before that is put in place
 stages.log                  what the processes had to say
 remote/                     copies of what is behind URLs (io/staging.py)
@@ -26,6 +27,7 @@ from srpipe.errors import JobError, OutputError, SpaceError, WriteError
 from srpipe.io import disk
 from srpipe.io.canvas_files import PIXELS_FILE, SEAMS_FILE, CanvasFiles, reserve_canvas
 from srpipe.io.checkpoint import CHECKPOINT_FILES, Checkpoint, load_checkpoints
+from srpipe.io.identity import CONTENT_FILE, has_recorded_content
 from srpipe.io.job_lock import LOCK_FILE, JobLock, has_owner_elsewhere, is_locked
 from srpipe.io.job_record import (
     FINISHED_FILE,
@@ -36,7 +38,7 @@ from srpipe.io.job_record import (
 )
 from srpipe.io.output_place import identity, put_in_place, refuse_existing, remove_output
 from srpipe.io.space import format_bytes, free_disk_bytes, same_disk
-from srpipe.plan.fingerprint import Fingerprint, differences, digest
+from srpipe.plan.fingerprint import INPUT_TIME, Fingerprint, differences, digest
 from srpipe.plan.job import Plan
 
 logger = logging.getLogger(__name__)
@@ -120,6 +122,12 @@ class JobFolder:
                 f"{self.path / PLAN_FILE} is damaged: the job cannot go on; start over with --fresh."
             ) from None
         changed = differences(facts, self._facts)
+        if len(changed) == 1 and facts.get(INPUT_TIME) != self._facts.get(INPUT_TIME):
+            image = self._plan.image
+            if has_recorded_content(image.path, image.identity, self.path):
+                self._facts = self._facts | {INPUT_TIME: facts[INPUT_TIME]}
+                self._digest = digest(self._facts)
+                return
         if len(changed) == 1 and facts.get(SLABS_FACT) != self._facts.get(SLABS_FACT):
             raise JobError(_other_slabs(self.path, facts.get(SLABS_FACT)))
         if changed:
@@ -231,7 +239,7 @@ class JobFolder:
         for name in (PIXELS_FILE, SEAMS_FILE):
             disk.remove(self.path / name)
         remove_output(self.partial_output)
-        for name in (f"{FINISHED_FILE}.new", LOG_FILE):
+        for name in (f"{FINISHED_FILE}.new", LOG_FILE, CONTENT_FILE, f"{CONTENT_FILE}.new"):
             disk.remove(self.path / name)
 
 
@@ -272,7 +280,7 @@ def _check_content(folder: Path) -> None:
         return
     # A power cut may have taken the lock file alone.
     known = {PIXELS_FILE, SEAMS_FILE, PLAN_FILE, f"{PLAN_FILE}.new", LOG_FILE, FINISHED_FILE}
-    known.add(REMOTE_FOLDER)
+    known |= {REMOTE_FOLDER, CONTENT_FILE}
     names = {entry.name for entry in folder.iterdir()}
     if names & {PLAN_FILE, FINISHED_FILE}:
         names = {name for name in names if not SLAB_NAME.fullmatch(name)}

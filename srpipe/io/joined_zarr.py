@@ -30,7 +30,9 @@ from srpipe.io.zarr_saver import (
     zarr_package,
 )
 from srpipe.plan.geometry import Size
+from srpipe.plan.nodata import NoData
 from srpipe.plan.output import OutputSpec
+from srpipe.plan.pixels import PixelDtype
 
 _METADATA = "zarr.json"
 # In a part: rows of it may have been moved.
@@ -42,6 +44,7 @@ def join_zarrs(
     path: str,
     spec: OutputSpec,
     *,
+    no_data: NoData | None = None,
     beat: Callable[[], None] = lambda: None,
 ) -> None:
     """Join Zarrs, from top to bottom; their chunks are moved, not copied.
@@ -52,6 +55,7 @@ def join_zarrs(
             their smallest level.
         path: the folder to make, or to go on with.
         spec: of the whole, with its options.
+        no_data: what is empty in the image; None: nothing is.
         beat: called now and then.
 
     Raises:
@@ -69,7 +73,7 @@ def join_zarrs(
         raise WriteError(
             f"{parts[0]} has {len(first)} levels, more than the whole: remove it, and compute it again."
         )
-    arrays = _create(path, size, bands, dtype, options, parts)
+    arrays = _create(path, size, bands, dtype, options, parts, no_data)
     top = 0
     for part, levels in zip(parts, opened, strict=True):
         disk.write_file(Path(part, _MOVED), b"")
@@ -79,7 +83,8 @@ def join_zarrs(
             _move(Path(part, str(level), "c", "0"), Path(path, str(level), "c", "0"), rows, row)
         top += levels[0].shape[1]
         beat()
-    _make_levels(arrays, len(first), options.chunk_px, has_alpha(bands, _colours(path)), beat)
+    alpha = has_alpha(bands, _colours(path))
+    _make_levels(arrays, len(first), options.chunk_px, alpha, no_data, beat)
 
 
 def _open(part: str, mode: str = "r") -> list[Any]:
@@ -113,7 +118,13 @@ def _check(
 
 
 def _create(
-    path: str, size: Size, bands: int, dtype: str, options: ZarrOptions, parts: Sequence[str]
+    path: str,
+    size: Size,
+    bands: int,
+    dtype: PixelDtype,
+    options: ZarrOptions,
+    parts: Sequence[str],
+    no_data: NoData | None,
 ) -> list[Any]:
     """The arrays of the whole; its metadata are written before the first row is moved."""
     try:
@@ -131,7 +142,8 @@ def _create(
             f"{path} is gone or damaged, and rows of the parts had been moved there: start over with "
             "--fresh."
         )
-    arrays = create_arrays(path, size, bands, dtype, options, _colours(parts[0]))
+    nodata = no_data.value if no_data is not None else None
+    arrays = create_arrays(path, size, bands, dtype, options, _colours(parts[0]), nodata)
     # After a power cut, a Zarr without metadata would be made anew, and rows that it has be lost.
     disk.sync_file(Path(path))
     return arrays
@@ -155,17 +167,23 @@ def _move(source: Path, target: Path, rows: int, first: int) -> None:
 
 
 def _make_levels(
-    arrays: list[Any], there: int, chunk_px: int, alpha: bool, beat: Callable[[], None]
+    arrays: list[Any],
+    there: int,
+    chunk_px: int,
+    alpha: bool,
+    no_data: NoData | None,
+    beat: Callable[[], None],
 ) -> None:
     """Make the levels that parts do not have, of the last that they have."""
     if there == len(arrays):
         return
     above = arrays[there - 1]
-    below = chain([Level(array, chunk_px, alpha=alpha) for array in arrays[there:]])[0]
+    levels = [Level(array, chunk_px, alpha=alpha, no_data=no_data) for array in arrays[there:]]
+    below = chain(levels)[0]
     for top in range(0, above.shape[1], chunk_px):
         halves = []
         for left in range(0, above.shape[2], chunk_px):
             chunk = above[:, top : top + chunk_px, left : left + chunk_px]
-            halves.append(halve(chunk.transpose(1, 2, 0), alpha=alpha))
+            halves.append(halve(chunk.transpose(1, 2, 0), alpha=alpha, no_data=no_data))
         below.add(np.concatenate(halves, axis=1))
         beat()

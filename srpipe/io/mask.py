@@ -11,6 +11,7 @@ import numpy as np
 from srpipe.errors import InputError, ReadError
 from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
+from srpipe.io.source import open_as_it_is
 from srpipe.io.tiff_header import read_tiff_header
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.geometry import Rect, Size
@@ -146,7 +147,7 @@ def _open(path: str) -> Any:
             f"the mask {path} has samples of {header.bits} bits, which libvips does not read: save it "
             "with 8 bits."
         )
-    image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error")
+    image = open_as_it_is(path, untrusted=False)
     if header and (header.bits, header.photometric) == (1, 0) and "tifffile" in header.software:
         return image.invert()  # tifffile calls the zeros of booleans white
     return image

@@ -8,6 +8,7 @@ A child process with limits does it, and what was found out is kept in the user'
 from __future__ import annotations
 
 import logging
+import math
 import os
 from dataclasses import replace
 from functools import partial
@@ -148,7 +149,8 @@ def _measure(name: str, session: Session, port: Port, multiple: int, scale: int)
         halo_px=None,
         halo_from=None,
         value_range=port.value_range,
-        white=_whole(name, metadata, "pixel_white"),
+        black=_pixel_value(name, metadata, "pixel_black"),
+        white=_pixel_value(name, metadata, "pixel_white"),
         bgr=port.channels == 3 and _is_bgr(name, metadata),
         tile_px=_whole(name, metadata, "tile_size"),
         metadata=metadata,
@@ -181,6 +183,16 @@ def _number(
         raise ModelError(
             f"{name} has metadata {key}={text!r}: it must be a number above 0, at most {most}."
         )
+    return value
+
+
+def _pixel_value(name: str, metadata: dict[str, str], key: str) -> float | None:
+    try:
+        value = float(metadata[key]) if key in metadata else None
+    except ValueError:
+        value = math.nan
+    if value is not None and not math.isfinite(value):
+        raise ModelError(f"{name} has metadata {key}={metadata[key]!r}: it must be a number.")
     return value
 
 

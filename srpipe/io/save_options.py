@@ -20,11 +20,10 @@ import numpy as np
 from srpipe.errors import OutputError
 from srpipe.io.finishing import interpretation
 from srpipe.io.savers import save_image
-from srpipe.io.vips import VIPS_ERRORS, ffi, find_saver, first_line, pyvips
+from srpipe.io.vips import DTYPES, FORMATS, VIPS_ERRORS, ffi, find_saver, first_line, pyvips
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.output import OutputSpec, parse_output
 
-_FORMATS = {"uint8": "uchar", "uint16": "ushort", "int16": "short", "float32": "float"}
 _SIDE_PX = 64
 _MAX_TILE_BYTES = 2**29
 _MAX_DEFLATE = 9
@@ -112,16 +111,15 @@ def _slope(image: ImageInfo) -> Any:
     if image.alpha_band is not None:
         pixels[:, image.alpha_band] = line[_SIDE_PX // 2]
     data = np.repeat(pixels[np.newaxis], _SIDE_PX, axis=0).tobytes()
-    format_ = _FORMATS[dtype.name]
+    format_ = FORMATS[image.dtype]
     slope = pyvips.Image.new_from_memory(data, _SIDE_PX, _SIDE_PX, image.bands, format_)
     return slope.copy(interpretation=interpretation(image))
 
 
 def _check_stored(spec: OutputSpec, image: ImageInfo, saved: Any, stored: Any) -> None:
     """Refuse what is not stored as it is."""
-    names = {format_: dtype for dtype, format_ in _FORMATS.items()}
     if stored.format != saved.format:
-        found = names.get(stored.format, stored.format)
+        found = DTYPES.get(stored.format, stored.format)
         depth = {"uint8": "; for these, say --depth 8", "uint16": "; for these, say --depth 16"}
         raise OutputError(
             f"{spec.path} would have {found} samples with the options [{spec.options}], and not "

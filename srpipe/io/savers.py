@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from srpipe.io import disk
-from srpipe.io.vips import pyvips
+from srpipe.io.vips import DTYPES, pyvips
+from srpipe.plan.nodata import NoData
 from srpipe.plan.output import OutputSpec, companion
 
-_DTYPES = {"uchar": "uint8", "ushort": "uint16"}
 
-
-def save_image(image: Any, spec: OutputSpec, path: str) -> None:
+def save_image(image: Any, spec: OutputSpec, path: str, no_data: NoData | None = None) -> None:
     """Write an image, from its first row to its last.
 
     Args:
@@ -23,6 +22,7 @@ def save_image(image: Any, spec: OutputSpec, path: str) -> None:
         spec: the format and its options.
         path: where to, with the format's ending; replaced if it is there, and what belongs to it is
             written beside it.
+        no_data: what is empty in the image; None: nothing is.
 
     Raises:
         pyvips.Error, UnicodeDecodeError: libvips cannot write it; see
@@ -35,11 +35,11 @@ def save_image(image: Any, spec: OutputSpec, path: str) -> None:
     elif spec.format.name == "Zarr":
         from srpipe.io.zarr_saver import save_zarr  # its package is an extra, and slow to import
 
-        save_zarr(image, spec, path)
+        save_zarr(image, spec, path, no_data)
     else:
         image.write_to_target(pyvips.Target.new_to_file(path), spec.vips_format)
         if spec.format.name == "raw":
-            _describe_raw(image, path)
+            _describe_raw(image, path, no_data)
 
 
 def _save_deepzoom(image: Any, spec: OutputSpec, path: str) -> None:
@@ -49,14 +49,16 @@ def _save_deepzoom(image: Any, spec: OutputSpec, path: str) -> None:
     disk.remove(Path(companion(path) or "", "vips-properties.xml"))
 
 
-def _describe_raw(image: Any, path: str) -> None:
+def _describe_raw(image: Any, path: str, no_data: NoData | None) -> None:
     facts = {
         "width": image.width,
         "height": image.height,
         "bands": image.bands,
-        "dtype": _DTYPES[image.format],
+        "dtype": DTYPES[image.format],
         "byte_order": sys.byteorder,
         "order": ["row", "column", "band"],
         "interpretation": image.interpretation,
     }
+    if no_data is not None and no_data.value is not None:
+        facts["nodata"] = no_data.value
     disk.write_file(Path(companion(path) or ""), json.dumps(facts, indent=1).encode())

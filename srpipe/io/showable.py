@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srpipe.errors import WriteError
+from srpipe.io.source import open_as_it_is
 from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
 from srpipe.plan.geometry import Rect, Size
 from srpipe.plan.image_info import ImageInfo
@@ -37,9 +38,11 @@ def open_showable(info: ImageInfo, *, streaming: bool) -> Any:
         streaming: read it once from top to bottom; else any part in any order.
     """
     access = "sequential" if streaming else "random"
-    # A source takes the path as it is; brackets in a plain file name would be taken for options.
-    source = pyvips.Source.new_from_file(info.path)
-    image = pyvips.Image.new_from_source(source, "", access=access, fail_on="error")
+    image = open_as_it_is(info.path, info.untrusted, access=access)
+    if info.others and image.bands == info.bands:
+        alpha = [] if info.alpha_band is None else [image.extract_band(info.alpha_band)]
+        colors = image.extract_band(0, n=info.colours)
+        image = colors.bandjoin(alpha) if alpha else colors
     if "icc-profile-data" in image.get_fields():
         try:
             image = image.icc_transform("srgb", embedded=True, intent="relative", depth=8)

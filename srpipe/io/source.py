@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
-from srpipe.errors import InputError
+from srpipe.errors import InputError, SettingsError
 from srpipe.forks import refuse_in_fork
 from srpipe.io.colour_management import how_to_show, show
 from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
 from srpipe.io.small_files import check_name
-from srpipe.io.tiff_header import read_tiff_header
-from srpipe.io.tiff_image import check_decoder, open_tiff
-from srpipe.io.to_rgb import CONVERTED, is_float, to_rgb
-from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
+from srpipe.io.tiff_header import TiffHeader, read_tiff_header
+from srpipe.io.tiff_image import check_decoder, check_kind, open_tiff
+from srpipe.io.to_rgb import CONVERTED, to_rgb
+from srpipe.io.vips import DTYPES, VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.geometry import Size
-from srpipe.plan.image_info import MAX_BANDS, ImageInfo, PixelDtype, Shown, guess_content
-from srpipe.settings import ColorManagement
+from srpipe.plan.image_info import MAX_BANDS, ImageInfo, Shown, guess_content
+from srpipe.plan.nodata import read_value
+from srpipe.plan.pixels import PixelDtype, limits
+from srpipe.settings import ColorManagement, NoDataWish
 
-_DTYPES: dict[str, PixelDtype] = {"uchar": "uint8", "ushort": "uint16"}
-_COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "multiband"}
+_COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "scrgb", "multiband"}
 _GREYS = ("b-w", "grey16")
 # Carried from input to output as libvips holds them; width, height and strips are the output's own.
 _CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data")
@@ -53,12 +55,13 @@ def open_image(
         InputError: it is of a kind that cannot be read, or not to be trusted.
         pyvips.Error, UnicodeDecodeError: libvips cannot open it.
     """
-    return show(to_rgb(_open_as_it_is(path, untrusted, strict=strict, access=access)), shown)
+    return show(to_rgb(open_as_it_is(path, untrusted, strict=strict, access=access)), shown)
 
 
-def _open_as_it_is(
+def open_as_it_is(
     path: str, untrusted: bool, *, strict: bool = True, access: str = "sequential"
 ) -> Any:
+    """The image in its own colors; arguments and errors are those of :func:`open_image`."""
     # A source takes the path as it is; a plain file name would have its [brackets] parsed as options.
     source = pyvips.Source.new_from_file(path)
     loader = find_loader(source)
@@ -80,6 +83,7 @@ def read_image_info(
     *,
     allow_untrusted: bool = False,
     color_management: ColorManagement = "off",
+    nodata: NoDataWish = None,
 ) -> ImageInfo:
     """Read an image's header.
 
@@ -87,9 +91,11 @@ def read_image_info(
         path: an image file.
         allow_untrusted: use loaders too that libvips does not trust with files from strangers.
         color_management: what is done about a profile unlike sRGB's.
+        nodata: the value that means no data, or "none"; None: what the file says.
 
     Raises:
         InputError: missing, not an image, or of a kind srpipe does not take.
+        SettingsError: its type does not hold ``nodata``.
     """
     refuse_in_fork()
     name = os.fspath(path)
@@ -106,10 +112,12 @@ def read_image_info(
         raise InputError(f"{name} is empty (0 bytes): copy or export it again.")
     check_metadata(name)
     try:
-        image = _open_as_it_is(name, allow_untrusted)
+        if find_loader(pyvips.Source.new_from_file(name)).startswith("tiffload"):
+            check_kind(name, read_tiff_header(name))
+        image = open_as_it_is(name, allow_untrusted)
         # libvips' own format does not say what read it.
         loader = image.get("vips-loader") if image.get_typeof("vips-loader") else "vipsload_source"
-        info = _describe(name, image, loader, color_management)
+        info = _describe(name, image, loader, color_management, nodata)
         if loader.startswith("tiffload"):
             check_decoder(name, read_tiff_header(name), open_tiff(name))
         return info
@@ -120,19 +128,33 @@ def read_image_info(
         ) from None
 
 
-def _describe(name: str, image: Any, loader: str, color_management: ColorManagement) -> ImageInfo:
+def _describe(
+    name: str, image: Any, loader: str, color_management: ColorManagement, wish: NoDataWish
+) -> ImageInfo:
     header = read_tiff_header(name) if loader.startswith("tiffload") else None
-    space, floats = image.interpretation, is_float(image)
+    space = image.interpretation
     image = to_rgb(image)
-    shown = how_to_show(image, color_management)
-    image = show(image, shown)
-    if image.format not in _DTYPES:
+    if image.format not in DTYPES:
         raise InputError(
-            f"{name} holds {image.format} samples: convert it to 8 or 16 bits a sample first."
+            f"{name} holds {image.format} samples: convert it to 8 or 16 bits a sample, or to float32, "
+            "first."
         )
+    nodata = None
+    if space not in CONVERTED:
+        nodata = _find_nodata(name, header, DTYPES[image.format], wish)
+    shown = how_to_show(image, color_management, convertible=nodata is None)
+    if color_management == "srgb" and shown != "srgb" and image.get_typeof("icc-profile-data"):
+        why = (
+            "its no-data value would change" if nodata is not None else "its type is kept as it is"
+        )
+        raise InputError(
+            f"{name} cannot be converted to sRGB, since {why}: leave --color-management out."
+        )
+    image = show(image, shown)
     if image.interpretation not in _COLOUR_SPACES:
         raise InputError(
-            f"{name} is in the colour space {image.interpretation}: convert it to grey or RGB first."
+            f"{name} is in the colour space {image.interpretation}, which is not RGB: convert it to "
+            "grey or RGB first."
         )
     if image.bands > MAX_BANDS:
         raise InputError(
@@ -158,7 +180,7 @@ def _describe(name: str, image: Any, loader: str, color_management: ColorManagem
         bands=image.bands,
         content=content,
         alpha_band=alpha_band,
-        dtype=_DTYPES[image.format],
+        dtype=DTYPES[image.format],
         interpretation=image.interpretation,
         icc_bytes=len(image.get("icc-profile-data")) if "icc-profile-data" in fields else 0,
         loader=loader,
@@ -170,8 +192,27 @@ def _describe(name: str, image: Any, loader: str, color_management: ColorManagem
         shown=shown,
         orientation=_orientation(image),
         remarks=header.remarks if header else (),
-        is_float=floats,
+        bits=header.bits if header and 8 < header.bits < 16 else None,
+        nodata=nodata,
     )
+
+
+def _find_nodata(
+    name: str, header: TiffHeader | None, dtype: PixelDtype, wish: NoDataWish
+) -> float | None:
+    if wish == "none":
+        return None
+    if wish is None:
+        return read_value(header.nodata if header else None, dtype)
+    value = read_value(wish, dtype)
+    if value is None and not (math.isnan(wish) and dtype == "float32"):
+        lowest, highest = limits(dtype)
+        raise SettingsError(
+            f"--nodata {wish:g} is not possible: {name} holds "
+            + ("finite numbers" if dtype == "float32" else f"{lowest} to {highest} ({dtype})")
+            + "; use another, or none."
+        )
+    return value
 
 
 def _orientation(image: Any) -> int:

@@ -28,6 +28,8 @@ from srpipe.plan.image_info import Content
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _OLD_JPEG = 6
+# FillOrder, Orientation, PlanarConfiguration, ResolutionUnit: 1 to so many.
+_CHOICES = {266: 2, 274: 8, 284: 2, 296: 3}
 _ALPHAS = (1, 2)
 # By PhotometricInterpretation; of CMYK and inks only the usual four.
 _COLORS = {2: 3, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3, 32845: 3, 34892: 3}
@@ -96,12 +98,16 @@ class TiffHeader:
     nodata_text: str
     gdal_metadata: str
     """XML, as written."""
+    has_reference: bool
+    """It says of YCbCr that black, white or the way to compute it are others than usual."""
     orientation: int
     """1 to 8; 1 where it is none of them."""
     resolution: tuple[float, float] | None
     """Pixels per unit, across and down."""
     resolution_unit: int
     """1 none, 2 inch, 3 centimeter; as written, 2 where it is not."""
+    odd_tags: tuple[int, ...]
+    """Tags whose values have no meaning, which libtiff takes for an error and does without."""
     subfile_type: int
     software: str
     others: tuple[Page, ...]
@@ -164,6 +170,9 @@ class TiffHeader:
     def remarks(self) -> tuple[str, ...]:
         """What is left out of the file when its first page is read, each a clause."""
         said = []
+        if 8 < self.bits < 16:
+            most = (1 << self.bits) - 1
+            said.append(f"has {self.bits}-bit samples: they stay from 0 to {most}, in 16 bits")
         if self.is_reduced or self.larger:
             what = (
                 "calls its first page a reduced version" if self.is_reduced else "has larger pages"
@@ -287,9 +296,13 @@ def _read(file: BinaryIO, others: list[tuple[str, Entries]]) -> TiffHeader:
             nodata=_number(nodata_text),
             nodata_text=nodata_text,
             gdal_metadata=_text(page, _GDAL_METADATA),
+            has_reference=_has_reference(page),
             orientation=orientation if 1 <= orientation <= 8 else 1,
             resolution=_resolution(page),
             resolution_unit=int(page.tags.valueof(296) or 2),
+            odd_tags=tuple(
+                n for n, most in _CHOICES.items() if _is_odd(page.tags.valueof(n), most)
+            ),
             subfile_type=int(page.subfiletype),
             software=_text(page, 305),
             others=tuple(_describe(name, entries, size) for name, entries in others),
@@ -370,6 +383,20 @@ def _codec(compression: int, tifffile: Any) -> str:
         return f"{tifffile.COMPRESSION(compression).name}"
     except ValueError:
         return f"unknown codec {compression}"
+
+
+def _is_odd(value: Any, most: int) -> bool:
+    return value is not None and not (isinstance(value, int) and 1 <= value <= most)
+
+
+def _has_reference(page: Any) -> bool:
+    for number, usual in ((532, (0, 255, 128, 255, 128, 255)), (529, (0.299, 0.587, 0.114))):
+        values = page.tags.valueof(number)
+        if values is not None:
+            fractions = [n / max(d, 1) for n, d in zip(values[::2], values[1::2], strict=True)]
+            if not np.allclose(fractions, usual, atol=0.001):
+                return True
+    return False
 
 
 def _alike(values: Any, default: int) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from srpipe.errors import InputError
 from srpipe.io.tiff_header import TiffHeader, read_tiff_header
-from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
+from srpipe.io.vips import VIPS_ERRORS, first_line, forget_errors, pyvips
 from srpipe.io.virtual_tiff import open_changed
 
 _NONE, _LZW, _OLD_JPEG, _PACKBITS = 1, 5, 6, 32773
@@ -28,6 +28,8 @@ _TYPES = {
 }  # fmt: skip
 _TYPE_NAMES = {1: "uint", 2: "int", 3: "float", 4: "undefined", 5: "complex int", 6: "complex"}
 _COLOR_FILTERS = 32803
+_YCBCR, _JPEG = 6, 7
+_THREE_COLORS = (2, 6, 8, 9, 10)
 # libtiff's limit of 50 MB guards against what the header has been searched for already.
 _LARGE_PIECE_BYTES = 20_000_000
 _NO_DECODER = re.compile(
@@ -48,24 +50,29 @@ def open_tiff(path: str, *, access: str = "sequential", strict: bool = True) -> 
         pyvips.Error: libvips cannot open it.
     """
     header = read_tiff_header(path)
-    _check_kind(path, header)
     sparse = header.sparse
-    fail_on = ("warning" if header.tiled else "error") if strict else "none"
+    # Of strips, a damaged JPEG is a warning where TiffPieces does not find it.
+    warns = header.tiled or (header.compression == _JPEG and header.samples not in (1, 3, 4))
+    fail_on = ("warning" if warns else "error") if strict else "none"
     options = {"access": access, "fail_on": fail_on, "unlimited": _is_large(header)}
-    if header.bits in _PACKED_BITS:
-        source = open_changed(path, _as_bytes(path, header))
+    packed = header.bits in _PACKED_BITS or (header.bits < 8 and header.samples > 1)
+    changes: dict[int, list[int] | None] = dict.fromkeys(header.odd_tags)
+    if packed:
+        source = open_changed(path, changes | _as_bytes(path, header))
     elif sparse.any() and not header.tiled:
-        source = _with_strips(path, header)
+        source = _with_strips(path, header, changes)
+    elif changes or (header.others and not header.tiled):
+        # What libtiff finds wrong with other pages, libvips would call an error of this one's strips.
+        source = open_changed(path, changes)
     else:
         source = pyvips.Source.new_from_file(path)
     image = pyvips.Image.new_from_source(source, "", **options)
-    if header.bits in _PACKED_BITS:
+    if packed:
         image = _unpack(image, header)
-    if header.samples < 4 == image.bands and header.photometric != 3:
-        # libtiff makes RGBA of subsampled YCbCr and of old JPEG.
-        image = image.extract_band(0, n=header.samples)
-        if header.samples == 1:
-            image = image.copy(interpretation="b-w")
+    if header.compression == _OLD_JPEG or (
+        header.photometric == _YCBCR and header.compression != _JPEG
+    ):
+        image = _from_ycbcr(path, image, header)
     if sparse.any() and header.tiled:
         image = _with_tiles(image, header)
     return image
@@ -87,6 +94,7 @@ def check_decoder(path: str, header: TiffHeader, image: Any) -> None:
         return
     index = int(present[0]) % (header.across * header.down) if header.tiled else 0
     x, y = index % header.across * header.piece.width, index // header.across * header.piece.height
+    forget_errors()
     try:
         pyvips.Region.new(image).fetch(x, y, 1, 1)
     except VIPS_ERRORS as error:
@@ -111,8 +119,13 @@ def fill_value(header: TiffHeader) -> float:
     return value if value == math.floor(value) and low <= value <= high else 0
 
 
-def _check_kind(path: str, header: TiffHeader) -> None:
-    """Refuse sample types that srpipe does not take, by their names."""
+def check_kind(path: str, header: TiffHeader) -> None:
+    """Refuse sample types that srpipe does not enhance, by their names, and headers that contradict
+    themselves.
+
+    Raises:
+        InputError: the message says what it is.
+    """
     if header.bits not in _TYPES.get(header.sample_format, ()):
         name = _TYPE_NAMES.get(header.sample_format, "mixed")
         bits = str(header.bits or "")
@@ -120,9 +133,26 @@ def _check_kind(path: str, header: TiffHeader) -> None:
             f"{name}{bits} samples" if header.bits and name != "mixed" else "bands of several types"
         )
         raise InputError(
-            f"{path} holds {told}: convert it to 8 or 16 bits a sample or float32 first "
-            "(gdal_translate -ot UInt16 -scale)."
+            f"{path} holds {told}: save it as uint8, uint16, int16 or float32 first (gdal_translate "
+            "-ot Float32)."
         )
+    if (
+        header.photometric in _THREE_COLORS
+        and header.samples < 3
+        and header.compression != _OLD_JPEG
+    ):
+        raise InputError(
+            f"{path} says that it has three colors, and has {header.samples} bands: its header is "
+            "wrong; save it again."
+        )
+    if header.compression == _NONE and header.photometric != _YCBCR:
+        row_samples = header.piece.width * (1 if header.separate else header.samples)
+        most = 2 * header.piece.height * math.ceil(row_samples * header.bits / 8) + 64
+        if int(header.byte_counts.max(initial=0)) > most:
+            raise InputError(
+                f"{path} has more bytes than {header.bits} bits a sample fill: its header is wrong; "
+                "save it again."
+            )
     if header.photometric == _COLOR_FILTERS:
         raise InputError(
             f"{path} holds what a camera's sensor saw behind color filters, no picture yet: develop it "
@@ -172,8 +202,10 @@ def _unpack(image: Any, header: TiffHeader) -> Any:
     unpacked = unpacked.bandfold(factor=samples) if samples > 1 else unpacked
     if header.photometric == 0:
         unpacked = unpacked ^ [(1 << bits) - 1, *[0] * (samples - 1)]
-    space = "rgb16" if header.photometric == 2 else "grey16"
-    return unpacked.copy(interpretation=space)
+    if bits < 8:  # as libvips does with grey
+        unpacked = (unpacked * (255 // ((1 << bits) - 1))).cast("uchar")
+        return unpacked.copy(interpretation="srgb" if header.photometric == 2 else "b-w")
+    return unpacked.copy(interpretation="rgb16" if header.photometric == 2 else "grey16")
 
 
 def _with_tiles(image: Any, header: TiffHeader) -> Any:
@@ -199,7 +231,24 @@ def _with_tiles(image: Any, header: TiffHeader) -> Any:
     )  # fmt: skip
 
 
-def _with_strips(path: str, header: TiffHeader) -> Any:
+def _from_ycbcr(path: str, image: Any, header: TiffHeader) -> Any:
+    """RGB or grey, of what libtiff makes RGBA of, and of YCbCr that it leaves as it is."""
+    if image.bands == 4 and header.samples < 4:
+        image = image.extract_band(0, n=header.samples)
+        return image if header.samples == 3 else image.copy(interpretation="b-w")
+    if header.samples != 3 or header.bits != 8 or header.has_reference:
+        raise InputError(
+            f"{path} holds YCbCr in a way that srpipe does not read: save it as RGB first "
+            "(gdal_translate -co PHOTOMETRIC=RGB)."
+        )
+    luma, chroma = image.extract_band(0), image.extract_band(1, n=2) - 128
+    blue, red = chroma.extract_band(0), chroma.extract_band(1)
+    green = luma - 0.344136 * blue - 0.714136 * red
+    rgb = (luma + 1.402 * red).bandjoin([green, luma + 1.772 * blue])
+    return (rgb + 0.5).floor().cast("uchar").copy(interpretation="srgb")
+
+
+def _with_strips(path: str, header: TiffHeader, changes: dict[int, list[int] | None]) -> Any:
     """A source of the file in which strips that were left out lead to one that stands for them."""
     encoded = _encode(_raw_strip(path, header), path, header)
     sparse = [int(i) for i in np.flatnonzero(header.sparse)]
@@ -207,7 +256,7 @@ def _with_strips(path: str, header: TiffHeader) -> Any:
     for i in sparse:
         counts[i] = len(encoded)
     offsets = [int(offset) for offset in header.offsets]
-    return open_changed(path, {273: offsets, 279: counts}, encoded, {273: sparse})
+    return open_changed(path, changes | {273: offsets, 279: counts}, encoded, {273: sparse})
 
 
 def _raw_strip(path: str, header: TiffHeader) -> bytes:

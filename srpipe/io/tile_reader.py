@@ -12,7 +12,7 @@ from srpipe.io.png_damage import first_doubtful_row
 from srpipe.io.source import open_image
 from srpipe.io.tiff_header import read_tiff_header
 from srpipe.io.tiff_pieces import TiffPieces
-from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
+from srpipe.io.vips import VIPS_ERRORS, first_line, forget_errors, pyvips
 from srpipe.plan.colour import Pixels
 from srpipe.plan.geometry import Rect
 from srpipe.plan.image_info import ImageInfo
@@ -99,6 +99,7 @@ class TileReader:
             self._copy(self._region, rect, out)
         except VIPS_ERRORS:
             out[: rect.height, : rect.width] = 0
+        forget_errors()
         return False
 
     def _give_up(self) -> None:
@@ -127,6 +128,8 @@ class TileReader:
             except VIPS_ERRORS:
                 self._lenient = None
                 inside[: part.height, : part.width] = 0
+        if not whole:
+            forget_errors()
         return whole
 
     def _error(self, rect: Rect, reason: str) -> ReadError:

@@ -8,16 +8,27 @@ from typing import Any
 import pyvips
 from pyvips import ffi, nickname_find, type_from_name, vips_lib
 
+from srpipe.plan.pixels import PixelDtype
+
 __all__ = [
+    "DTYPES",
+    "FORMATS",
     "VIPS_ERRORS",
     "ffi",
     "find_loader",
     "find_saver",
     "first_line",
+    "forget_errors",
     "is_untrusted",
     "libvips_version",
     "pyvips",
 ]
+
+FORMATS: dict[PixelDtype, str] = {
+    "uint8": "uchar", "uint16": "ushort", "int16": "short", "float32": "float",
+}  # fmt: skip
+"""libvips' names of the types of pixels."""
+DTYPES = {name: dtype for dtype, name in FORMATS.items()}
 
 # A cached load would return the pixels of a file that has since been replaced.
 pyvips.cache_set_max(0)
@@ -55,6 +66,11 @@ def libvips_version() -> str:
 def is_untrusted(loader: str) -> bool:
     """Whether libvips advises against an operation for files from strangers."""
     return bool(pyvips.Introspect.get(loader).flags & _UNTRUSTED)
+
+
+def forget_errors() -> None:
+    """Drop what libvips noted of damage that was no error, before it is told as the reason of one."""
+    vips_lib.vips_error_clear()
 
 
 def first_line(error: Exception) -> str:

@@ -73,6 +73,9 @@ def open_changed(
         piece: encoded pixels that follow the file.
         at_piece: by the number of a tag with offsets, the indices of those that lead to ``piece``.
 
+    Returns:
+        The source, which has no other pages.
+
     Raises:
         InputError: there is no room behind a file of nearly 4 GiB.
         OSError: it cannot be read.
@@ -80,7 +83,7 @@ def open_changed(
     size = os.stat(path).st_size
     with open(path, "rb") as file:
         form = Form(file)
-        entries, following = form.first_directory(file)
+        entries, _ = form.first_directory(file)
         file.seek(0)
         head = bytearray(file.read(form.header_bytes))
         tail = _Tail(size)
@@ -92,7 +95,7 @@ def open_changed(
         kept = [entry for entry in entries if entry.number not in changes]
         try:
             kept += [form.write(_tag(number, new), tail) for number, new in values.items()]
-            place = form.write_directory(kept, following, tail)
+            place = form.write_directory(kept, 0, tail)
             head[form.header_offset :] = struct.pack(form.offset, place)
         except struct.error:
             raise InputError(

@@ -32,7 +32,7 @@ from srpipe.io.canvas_files import PIXELS_FILE
 from srpipe.io.finishing import add_metadata, finish_image
 from srpipe.io.output_place import remove_output, sync_output
 from srpipe.io.savers import save_image
-from srpipe.io.vips import VIPS_ERRORS, first_line, pyvips
+from srpipe.io.vips import FORMATS, VIPS_ERRORS, first_line, pyvips
 from srpipe.plan.job import Plan
 
 # With a filter byte, 16 bytes a row: a pipe of one page holds 256 rows.
@@ -127,7 +127,7 @@ class ImageWriter:
             self._encoded = image
             if self._given_up:
                 image.set_kill(True)
-            save_image(image, self._plan.output, self._path)
+            save_image(image, self._plan.output, self._path, self._plan.written.no_data)
             if not self._given_up:
                 add_metadata(self._plan, self._path, image)
         except VIPS_ERRORS as error:
@@ -141,22 +141,28 @@ class ImageWriter:
 
     def _final_pixels(self, read_end: int) -> Any:
         """Pixels that come as they become final; all at once, where they are turned; None: given up."""
+        pixels = self._bytes()
         if not self._plan.turned:
             # The gate first: libvips prepares operands in their order.
-            return self._gate(pyvips.Source.new_from_descriptor(read_end)) | self._pixels()
-        while os.read(read_end, _PIPE_BYTES):
-            pass
-        return None if self._given_up else self._pixels()
+            pixels = self._gate(pyvips.Source.new_from_descriptor(read_end)) | pixels
+        else:
+            while os.read(read_end, _PIPE_BYTES):
+                pass
+        if self._given_up:
+            return None
+        plan = self._plan
+        return pixels.copy(format=FORMATS[plan.written.dtype], bands=plan.image.bands)
 
-    def _pixels(self) -> Any:
+    def _bytes(self) -> Any:
+        """The canvas's pixels, with a band for each byte: floats have no OR."""
         plan = self._plan
         size, canvas = plan.cropped_size, plan.canvas_size
         pixels = pyvips.Image.rawload(
             os.path.join(plan.job_dir, PIXELS_FILE),
             canvas.width,
             canvas.height,
-            plan.image.bands,
-            format="uchar" if plan.written.dtype == "uint8" else "ushort",
+            plan.image.bands * plan.written.sample_bytes,
+            format="uchar",
         )
         if size != canvas:
             left, top = plan.frame.crop.left * plan.scale, plan.frame.crop.top * plan.scale

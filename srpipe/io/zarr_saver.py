@@ -15,15 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from srpipe.errors import OutputError
-from srpipe.io.vips import VIPS_ERRORS, pyvips
+from srpipe.io.vips import DTYPES, VIPS_ERRORS, pyvips
 from srpipe.plan.geometry import Size
+from srpipe.plan.nodata import NoData
 from srpipe.plan.output import OutputSpec
+from srpipe.plan.pixels import PixelDtype, limits
 
 DEFAULT_CHUNK_PX = 256
 _CHUNKS_PX = range(64, 4097, 2)
 _LEVELS = range(1, 33)
 _COMPRESSIONS = ("blosc", "gzip", "none")
-_DTYPES = {"uchar": "uint8", "ushort": "uint16"}
+_SIGN = np.uint16(1 << 15)
 _RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 
 Pixels = npt.NDArray[Any]
@@ -73,13 +75,14 @@ class ZarrOptions:
         return cls(int(chunk), compression, None if levels is None else int(levels))
 
 
-def save_zarr(image: Any, spec: OutputSpec, path: str) -> None:
+def save_zarr(image: Any, spec: OutputSpec, path: str, no_data: NoData | None = None) -> None:
     """Write a libvips image as an OME-Zarr.
 
     Args:
         image: as libvips computes it.
         spec: the output, with its options.
         path: the folder to make.
+        no_data: what is empty in the image; None: nothing is.
 
     Raises:
         OutputError: the options are none of Zarr's, or the package is missing.
@@ -90,10 +93,11 @@ def save_zarr(image: Any, spec: OutputSpec, path: str) -> None:
         path,
         Size(image.width, image.height),
         image.bands,
-        _DTYPES[image.format],
+        DTYPES[image.format],
         ZarrOptions.parse(spec),
         # Data of three bands are no colours.
         colours=0 if image.interpretation == "multiband" else image.bands - image.hasalpha(),
+        no_data=no_data,
     )
     failures: list[Exception] = []
 
@@ -120,7 +124,14 @@ class ZarrPyramid:
     """Takes the rows of an image from top to bottom and writes all levels."""
 
     def __init__(
-        self, path: str, size: Size, bands: int, dtype: str, options: ZarrOptions, colours: int
+        self,
+        path: str,
+        size: Size,
+        bands: int,
+        dtype: PixelDtype,
+        options: ZarrOptions,
+        colours: int,
+        no_data: NoData | None = None,
     ) -> None:
         """Make the folder with its metadata.
 
@@ -128,9 +139,10 @@ class ZarrPyramid:
             path: of the folder.
             size: of the image, pixels.
             bands: of the image.
-            dtype: uint8 or uint16.
+            dtype: of its samples.
             options: chunks and compression.
             colours: bands without alpha, 1 and 3 are told to viewers; 0: they are data.
+            no_data: what is empty in the image; None: nothing is.
 
         Raises:
             OutputError: the package is missing.
@@ -138,9 +150,12 @@ class ZarrPyramid:
         """
         self._row_bytes = size.width * bands * np.dtype(dtype).itemsize
         self._left_over = b""
-        arrays = create_arrays(path, size, bands, dtype, options, colours)
+        fill_value = no_data.value if no_data is not None else None
+        arrays = create_arrays(path, size, bands, dtype, options, colours, fill_value)
         alpha = has_alpha(bands, colours)
-        self._levels = chain([Level(array, options.chunk_px, alpha=alpha) for array in arrays])
+        self._levels = chain(
+            [Level(array, options.chunk_px, alpha=alpha, no_data=no_data) for array in arrays]
+        )
 
     def write(self, data: bytes) -> None:
         """Take the next bytes of the image, rows of pixels, in pieces of any length.
@@ -166,7 +181,13 @@ class ZarrPyramid:
 
 
 def create_arrays(
-    path: str, size: Size, bands: int, dtype: str, options: ZarrOptions, colours: int
+    path: str,
+    size: Size,
+    bands: int,
+    dtype: PixelDtype,
+    options: ZarrOptions,
+    colours: int,
+    nodata: float | None,
 ) -> list[Any]:
     """Make a Zarr with its metadata, in place of any that is there.
 
@@ -174,9 +195,10 @@ def create_arrays(
         path: of the folder.
         size: of the image, pixels.
         bands: of the image.
-        dtype: uint8 or uint16.
+        dtype: of its samples.
         options: chunks, compression and levels.
         colours: bands without alpha, 1 and 3 are told to viewers; 0: they are data.
+        nodata: the value that means no data, the arrays' fill value; None: there is none.
 
     Returns:
         The arrays of all levels, (bands, height, width), the largest first.
@@ -195,11 +217,11 @@ def create_arrays(
             dtype=dtype,
             compressors=codecs(options),
             dimension_names=("c", "y", "x"),
-            fill_value=0,
+            fill_value=nodata or 0,
         )
         for level, level_size in enumerate(sizes)
     ]
-    group.attrs.update(ome_metadata(len(sizes), bands, colours, np.iinfo(dtype).max))
+    group.attrs.update(ome_metadata(len(sizes), bands, colours, limits(dtype)))
     return arrays
 
 
@@ -228,9 +250,12 @@ def chain(levels: list[Level]) -> list[Level]:
 class Level:
     """One array, and the rows of it that do not fill a row of chunks yet."""
 
-    def __init__(self, array: Any, chunk_px: int, *, alpha: bool) -> None:
+    def __init__(
+        self, array: Any, chunk_px: int, *, alpha: bool, no_data: NoData | None = None
+    ) -> None:
         self._array = array
         self._alpha = alpha
+        self._no_data = no_data
         bands, self.height, width = array.shape
         self.dtype: np.dtype[Any] = array.dtype
         self.row_shape = (width, bands)
@@ -259,25 +284,32 @@ class Level:
             place = np.s_[:, top : top + len(chunk), left : left + chunk.shape[1]]
             self._array[place] = chunk.transpose(2, 0, 1)
             if self.below is not None:
-                halves.append(halve(chunk, alpha=self._alpha))
+                halves.append(halve(chunk, alpha=self._alpha, no_data=self._no_data))
         self.rows_written += self._filled
         self._filled = 0
         if self.below is not None:
             self.below.add(np.concatenate(halves, axis=1))
 
 
-def halve(pixels: Pixels, *, alpha: bool = False) -> Pixels:
-    """Half the size of (height, width, bands) unsigned integers, rounded up: means of 2x2, to even.
+def halve(pixels: Pixels, *, alpha: bool = False, no_data: NoData | None = None) -> Pixels:
+    """Half the size of (height, width, bands), rounded up: means of 2x2, of integers to even.
 
     Rounding halves up would make each level a little brighter than the one before.
 
     Args:
         pixels: one level.
         alpha: whether the last band is alpha, by which the means of the others are weighted.
+        no_data: what is empty; if anything can be, the first of each 2x2 is taken: a mean would be
+            neither.
     """
+    if no_data is not None:
+        return pixels[::2, ::2]
     height, width, _ = pixels.shape
     if height % 2 or width % 2:  # the mean of what is there
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    if pixels.dtype == np.int16:
+        half = halve(pixels.view(np.uint16) ^ _SIGN)
+        return (half ^ _SIGN).view(np.int16)
     total = _sums(pixels.astype(np.uint32))
     mean: Pixels = (total + 1 + ((total >> 2) & 1)) >> 2
     if alpha:
@@ -300,14 +332,16 @@ def has_alpha(bands: int, colours: int) -> bool:
     return 0 < colours < bands
 
 
-def ome_metadata(levels: int, bands: int, colours: int, highest: int) -> dict[str, Any]:
+def ome_metadata(
+    levels: int, bands: int, colours: int, shown: tuple[float, float]
+) -> dict[str, Any]:
     """The attributes of an OME-Zarr 0.5 image with axes c, y, x.
 
     Args:
         levels: how many, each half as large as the one before.
         bands: channels.
         colours: bands without alpha; 0: they are data.
-        highest: the largest value of a sample.
+        shown: the values that are shown black and white.
     """
     datasets = []
     for level in range(levels):
@@ -323,7 +357,7 @@ def ome_metadata(levels: int, bands: int, colours: int, highest: int) -> dict[st
     image = {"axes": axes, "datasets": datasets, "type": "mean"}
     ome: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
     if colours in (1, 3):
-        window = {"min": 0, "max": highest, "start": 0, "end": highest}
+        window = dict(zip(("min", "max", "start", "end"), shown * 2, strict=True))
         named = _RGB if colours == 3 else (("grey", "FFFFFF"),)
         channels = [
             {"label": label, "color": color, "active": True, "window": window}

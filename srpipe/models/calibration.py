@@ -19,11 +19,12 @@ from srpipe.errors import InputError
 from srpipe.io.binding import Tensor
 from srpipe.io.source import read_image_info
 from srpipe.io.tile_reader import TileReader
-from srpipe.plan.bands import bands_seen, check_bands, find_white
+from srpipe.plan.bands import bands_seen, check_bands, find_black_and_white
 from srpipe.plan.colour import ColourPath, Pixels, pad_edges
 from srpipe.plan.geometry import Rect, Size, round_up
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.model_info import ModelInfo
+from srpipe.plan.pixels import in_unit
 from srpipe.settings import Settings
 
 _MAX_CANDIDATES = 512
@@ -132,7 +133,7 @@ def spread_rects(image: Size, tile: Size, most: int) -> list[Rect]:
 
 def describe(pixels: Pixels) -> npt.NDArray[np.float64]:
     """Mean, contrast, detail and saturation of (height, width, bands) pixels, each about 0 to 1."""
-    unit = pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    unit = in_unit(pixels)
     colours = unit[..., :3] if unit.shape[2] >= 3 else unit[..., :1]
     grey = colours.mean(axis=2)
     detail = sum(
@@ -159,14 +160,19 @@ def farthest_points(features: npt.NDArray[np.float64], n: int) -> list[int]:
 
 
 def _pack(candidate: Candidate, model: ModelInfo) -> Tensor:
+    black, white = find_black_and_white(Settings(), candidate.image, model)
+    lowest, highest = candidate.image.limits
     colour = ColourPath(
         bands=candidate.image.bands,
         colours=bands_seen(candidate.image, model),
         channels=model.channels,
         bgr=model.bgr,
         value_range=model.value_range,
-        white=find_white(Settings(), candidate.image, model),
-        highest=candidate.image.highest,
+        black=black,
+        white=white,
+        lowest=lowest,
+        highest=highest,
+        no_data=candidate.image.no_data,
         layout=model.layout,
         scale=model.scale,
     )

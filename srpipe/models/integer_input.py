@@ -18,12 +18,15 @@ from srpipe.io.external_data import has_links
 from srpipe.models.graph import load_graph
 from srpipe.plan.model_info import ModelInfo
 
-_TYPES = {256: TensorProto.UINT8, 65536: TensorProto.UINT16}
 _PIXELS = "srpipe.pixels"
 
 
 def take_integers(
-    model: ModelInfo, table: npt.NDArray[np.floating], content: bytes | None = None
+    model: ModelInfo,
+    table: npt.NDArray[np.floating],
+    content: bytes | None = None,
+    *,
+    signed: bool = False,
 ) -> bytes:
     """A model that takes an image's integers as they are, serialized.
 
@@ -33,6 +36,7 @@ def take_integers(
         model: the model.
         table: what it is to see for every integer of 8 or 16 bits, in the model's own precision.
         content: the graph, serialized, where it is not the one in the model's file.
+        signed: the integers are; the table has the negative ones at its end.
 
     Raises:
         ModelError: the file cannot be read.
@@ -47,7 +51,9 @@ def take_integers(
     port = next(port for port in whole.graph.input if port.name == model.input_name)
     # The old name is now what the table gives: whatever uses it, in subgraphs too, can stay.
     port.name = _PIXELS
-    port.type.tensor_type.elem_type = _TYPES[len(table)]
+    port.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(
+        np.dtype(f"{'' if signed else 'u'}int{len(table).bit_length() - 1}")
+    )
     indices, values = f"{_PIXELS}.indices", f"{_PIXELS}.table"
     nodes = [
         helper.make_node("Constant", [], [values], value=numpy_helper.from_array(table)),

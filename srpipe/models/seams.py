@@ -29,6 +29,7 @@ from srpipe.plan.grid import AxisGrid
 from srpipe.plan.job import DEFAULT_TILE_SIZE_PX, Plan, make_plan
 from srpipe.plan.model_info import ModelInfo
 from srpipe.plan.output import parse_output
+from srpipe.plan.pixels import in_unit
 from srpipe.settings import MAX_TILE_SIZE_PX, Settings
 
 SeamClass = Literal["exact", "blended", "discouraged"]
@@ -212,10 +213,10 @@ def _wanted_px(info: ModelInfo, tile_size: int | None) -> int:
     return tile_size or info.tile_px or DEFAULT_TILE_SIZE_PX
 
 
-def _in_16_bits(pixels: Pixels, white: int) -> npt.NDArray[np.uint16]:
+def _in_16_bits(pixels: Pixels, white: float) -> npt.NDArray[np.uint16]:
     if pixels.dtype == np.uint16:
         return pixels.astype(np.uint16)
-    return (pixels * (white / 255) + 0.5).astype(np.uint16)
+    return (np.clip(in_unit(pixels), 0, 1) * white + 0.5).astype(np.uint16)
 
 
 def _enhance(plan: Plan, session: Session, crop: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:

@@ -59,21 +59,37 @@ def check_bands(image: ImageInfo, model: ModelInfo) -> None:
     )
 
 
-def find_white(settings: Settings, image: ImageInfo, model: ModelInfo) -> int:
-    """The pixel value that is white to the model.
+def find_black_and_white(
+    settings: Settings, image: ImageInfo, model: ModelInfo
+) -> tuple[float, float]:
+    """The pixel values that are black and white to the model.
 
     Raises:
-        SettingsError: the image's type does not hold it.
+        SettingsError: the image's type does not hold them, or black is not below white.
     """
-    white = settings.white or model.white or image.highest
-    if white > image.highest:
-        limit = f"{image.path} holds at most {image.highest} ({image.dtype})"
-        if settings.white:
+    found = []
+    lowest, highest = image.limits
+    for name, asked, told, usual in (
+        ("black", settings.black, model.black, lowest),
+        ("white", settings.white, model.white, highest),
+    ):
+        value = next(v for v in (asked, told, usual) if v is not None)
+        if not image.is_float and not lowest <= value <= highest:
+            limit = f"{image.path} holds {lowest} to {highest} ({image.dtype})"
+            if asked is not None:
+                raise SettingsError(
+                    f"--{name} {value:g} is not possible: {limit}; use another, or leave --{name} out."
+                )
             raise SettingsError(
-                f"--white {white} is not possible: {limit}; use less, or leave --white out."
+                f"{name} is {value:g} by the metadata of model {model.name}, and {limit}: give the "
+                f"pixel value that is {name} with --{name}."
             )
+        found.append(value)
+    black, white = found
+    # float32 must tell a thousand values apart between them.
+    if not white - black >= 1e-3 * max(abs(black), abs(white)) or white - black < 1e-30:
         raise SettingsError(
-            f"white is {white} by the metadata of model {model.name}, and {limit}: give the pixel "
-            "value that is white with --white."
+            f"black is {black:g} and white is {white:g}: white must be the larger pixel value, and "
+            "well apart; give both, --black and --white."
         )
-    return white
+    return black, white

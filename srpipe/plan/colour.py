@@ -3,21 +3,23 @@
 A model of as many channels as the image has bands sees them as they are, whatever they mean. Else:
 a model of three channels sees RGB; a grey image is shown three times and comes back as the mean.
 A model of one channel sees the luma of an RGB image; its chroma, like any alpha, is resized.
-Colours under full transparency are those around it (:mod:`srpipe.plan.bleed`).
+Colours under full transparency, and where there is no data, are those around it
+(:mod:`srpipe.plan.alpha_fill`).
 Luma: Rec. ITU-R BT.601-7, 2.5.1. Chroma kept and luma replaced is the same as adding the change of
 luma to R, G and B, because YCbCr is linear in RGB.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from srpipe.plan.bleed import bleed
+from srpipe.plan.alpha_fill import fill
 from srpipe.plan.model_info import Layout
+from srpipe.plan.nodata import NoData
 from srpipe.plan.pixels import Pixels, Planes
 from srpipe.settings import ValueRange
 
@@ -51,15 +53,20 @@ class ColourPath:
     bgr: bool
     """The model wants its channels in reverse."""
     value_range: ValueRange
-    """What the pixel values 0 and ``white`` are in the model's numbers."""
-    white: int
-    highest: int
-    """The largest pixel value: the image's type holds it, and results are clipped there, not at
-    ``white``."""
+    """What the pixel values ``black`` and ``white`` are in the model's numbers."""
+    white: float
+    highest: float
+    """The pixel value that is 1 in planes. Of integers the largest, since results are clipped there,
+    not at ``white``."""
     layout: Layout
     scale: int
+    black: float = 0
+    lowest: float = 0
+    """The pixel value that is 0 in planes."""
     alpha: int | None = None
-    """Which band is alpha, where the model does not see it: colours under it bleed."""
+    """Which band is alpha, where the model does not see it: colours under it are filled."""
+    no_data: NoData | None = None
+    """What is empty in the image, and filled before the model sees it."""
 
     @property
     def needs_source(self) -> bool:
@@ -73,22 +80,35 @@ class ColourPath:
             pixels: (tile height, tile width, bands).
             out: (C, H, W) or (H, W, C) as ``layout`` says, float32 or float16: one entry of a batch.
         """
-        pixels = self._bled(pixels)
+        pixels = self._filled(pixels)
         planes = out if self.layout == "NCHW" else out.transpose(2, 0, 1)
         colours: npt.NDArray[Any] = pixels[..., : self.colours].transpose(2, 0, 1)
         low, high = self.value_range
-        step = np.float32(self.white / (high - low))
+        step = np.float32((self.white - self.black) / (high - low))
         if self.channels < self.colours:
             colours = luma(colours.astype(np.float32))
         elif self.bgr:
             colours = colours[::-1]
+        if self.black:
+            colours = np.subtract(colours, np.float32(self.black), dtype=np.float32)
         if low:
             planes[...] = np.divide(colours, step, dtype=np.float32) + np.float32(low)
         else:
             np.divide(colours, step, out=planes, casting="unsafe", dtype=np.float32)
 
-    def _bled(self, pixels: Pixels) -> Pixels:
-        return pixels if self.alpha is None else bleed(pixels, self.colours, self.alpha)
+    def _filled(self, pixels: Pixels) -> Pixels:
+        """What models see: without anything that nobody does."""
+        pixels = self.with_data(pixels)
+        if self.alpha is None:
+            return pixels
+        return fill(pixels, pixels[..., self.alpha] == 0, self.colours)
+
+    def with_data(self, pixels: Pixels) -> Pixels:
+        """The pixels with what is empty in them filled."""
+        holes = self.no_data.find(pixels) if self.no_data is not None else None
+        if holes is None:
+            return pixels
+        return fill(pixels, holes, self.bands, whole=self.black)
 
     def pack_integers(self, pixels: Pixels, out: Pixels) -> None:
         """Write one padded tile as :meth:`pack` does, but leave its numbers as they are.
@@ -98,7 +118,7 @@ class ColourPath:
             out: (C, H, W) or (H, W, C) as ``layout`` says, of the type of ``pixels``; the model has as
                 many channels as the image has colours, or more.
         """
-        pixels = self._bled(pixels)
+        pixels = self._filled(pixels)
         planes = out if self.layout == "NCHW" else out.transpose(2, 0, 1)
         colours = pixels[..., : self.colours].transpose(2, 0, 1)
         planes[...] = colours[::-1] if self.bgr else colours
@@ -111,16 +131,18 @@ class ColourPath:
             model_dtype: of the model.
 
         Returns:
-            (256,) or (65536,) of ``model_dtype``.
+            (256,) or (65536,) of ``model_dtype``; a negative integer counts from the end.
         """
-        integers = np.arange(np.iinfo(dtype).max + 1).astype(dtype)
+        bits = 8 * np.dtype(dtype).itemsize
+        integers = np.arange(1 << bits).astype(f"uint{bits}").view(dtype)
         pixels = np.repeat(integers[np.newaxis, :, np.newaxis], self.bands, axis=2)
         shape = (1, len(integers))
         out = np.empty(
             (self.channels, *shape) if self.layout == "NCHW" else (*shape, self.channels),
             model_dtype,
         )
-        self.pack(pixels, out)
+        # All of them are seen: none is transparent, or no data.
+        replace(self, alpha=False, no_data=None).pack(pixels, out)
         planes = out if self.layout == "NCHW" else out.transpose(2, 0, 1)
         return np.ascontiguousarray(planes[0, 0])
 
@@ -133,8 +155,8 @@ class ColourPath:
                 ``needs_source``.
 
         Returns:
-            (bands, height, width) float32 in [0, 1], 1 being ``highest``, output pixels; may share
-            memory with ``result``.
+            (bands, height, width) float32, 0 being ``lowest`` and 1 ``highest``, output pixels; may
+            share memory with ``result``.
         """
         planes = result if self.layout == "NCHW" else result.transpose(2, 0, 1)
         planes = np.ascontiguousarray(planes, np.float32)
@@ -143,19 +165,37 @@ class ColourPath:
         low, high = self.value_range
         if low:
             planes = planes - np.float32(low)
-        step = np.float32((high - low) * self.highest / self.white)
+        # As written, so that no black and white change nothing in how it is rounded.
+        span = self.highest - self.lowest
+        step = np.float32((high - low) * span / (self.white - self.black))
         if step != 1:
             planes = planes / step
+        if self.black != self.lowest:
+            planes = planes + np.float32((self.black - self.lowest) / span)
         if self.channels > self.colours:
             planes = planes.mean(axis=0, keepdims=True, dtype=np.float32)
         if not self.needs_source:
             return np.ascontiguousarray(planes)  # BGR has turned it
         assert pixels is not None
         if self.channels >= self.colours:
-            return np.concatenate([planes, resize_plain(pixels[..., self.colours :], self.scale)])
-        plain = resize_plain(self._bled(pixels), self.scale)
+            pixels = self.with_data(pixels)
+            return np.concatenate([planes, self._resized(pixels, self.colours)])
+        plain = self._resized(self._filled(pixels))
         planes = plain[:3] + (planes - luma(plain[:3]))
         return np.concatenate([planes, plain[3:]])
+
+    def plain(self, pixels: Pixels) -> Planes:
+        """What a tile is without the model: its pixels enlarged, in place of :meth:`unpack`."""
+        return self._resized(self.with_data(pixels))
+
+    def _resized(self, pixels: Pixels, first: int = 0) -> Planes:
+        """Bands from the first on, without the model."""
+        planes = resize_plain(pixels[..., first:], self.scale, self.lowest, self.highest)
+        if self.alpha is not None and pixels.dtype == np.float32:
+            # From 0 to 1, whatever black and white are; nothing clips it later.
+            alpha = pixels[..., self.alpha : self.alpha + 1]
+            planes[self.alpha - first] = resize_plain(alpha, self.scale, 0, 1)[0].clip(0, 1)
+        return planes
 
 
 def luma(planes: Planes) -> Planes:
@@ -165,9 +205,15 @@ def luma(planes: Planes) -> Planes:
     return weighted[np.newaxis]
 
 
-def resize_plain(pixels: Pixels, scale: int) -> Planes:
-    """Bicubic enlargement of (height, width, bands) pixels to (bands, …) planes in [0, 1]."""
-    unit = pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+def resize_plain(pixels: Pixels, scale: int, lowest: float, highest: float) -> Planes:
+    """Bicubic enlargement of (height, width, bands) pixels to (bands, …) planes, in which ``lowest`` is
+    0 and ``highest`` 1.
+    """
+    unit = pixels.astype(np.float32)
+    if lowest:
+        unit -= np.float32(lowest)
+    if highest - lowest != 1:
+        unit /= np.float32(highest - lowest)
     if scale > 1:
         import cv2  # only images with alpha and one-channel models need it
 

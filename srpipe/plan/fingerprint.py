@@ -14,6 +14,9 @@ Fingerprint = dict[str, str]
 """Facts by name, both as people read them."""
 
 
+INPUT_TIME = "input changed at"
+
+
 def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
     """All facts that change the result of a job.
 
@@ -31,7 +34,7 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         "input content": image.identity.sha256[:16],
         "image": f"{image.size}, {image.bands} bands, {image.dtype}, {image.kind}",
         "model": f"{Path(model.path).stem} {model.sha256[:16]}",
-        "values": f"0 to {plan.white} are {low} to {high}, {order}",
+        "values": f"{plan.black:.17g} to {plan.white:.17g} are {low} to {high}, {order}",
         "scale": str(plan.scale),
         "tile size": str(grid.tile),
         "overlap": f"{grid.x.overlap_px}x{grid.y.overlap_px}",
@@ -50,12 +53,12 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
     if plan.rewrites:
         facts["graph"] = f"with {', '.join(plan.rewrites)} rewritten, {plan.graph_sha256[:16]}"
     crop, frame = plan.frame.crop, plan.frame
-    if plan.output.holds_floats(plan.written):
-        facts["samples"] = "float"
+    if image.nodata is not None:
+        facts["no data"] = f"{image.nodata:.17g}"
     if image.shown != "as it is":
         facts["colour management"] = image.shown
-    if image.identity.modified_ns in image.identity.content:
-        facts["input changed at"] = _utc(image.identity.modified_ns)
+    if not image.identity.hashed_whole:
+        facts[INPUT_TIME] = _utc(image.identity.modified_ns)
     if plan.input_size != image.size:
         facts["region"] = str(frame.in_image(crop))
     if frame.edges != "none":

@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from srpipe.plan.geometry import Size
+from srpipe.plan.nodata import NoData
+from srpipe.plan.pixels import PixelDtype, limits
 
-PixelDtype = Literal["uint8", "uint16"]
 Shown = Literal["as it is", "tone", "srgb"]
 Content = Literal["grey", "RGB", "data"]
 
 MAX_BANDS = 64
 HASHED_WHOLE_BYTES = 8 * 1024 * 1024
-_COLOUR_SPACES = ("srgb", "rgb", "rgb16")
+_COLOUR_SPACES = ("srgb", "rgb", "rgb16", "scrgb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,17 @@ class FileIdentity:
     """Of the content, or of samples spread over a large file."""
 
     @property
+    def hashed_whole(self) -> bool:
+        """Whether ``sha256`` is of all its content."""
+        return self.size_bytes <= HASHED_WHOLE_BYTES
+
+    @property
     def content(self) -> tuple[object, ...]:
         """What stays the same where only the time changes, if that can be told without reading a large
         file whole.
         """
-        whole = self.size_bytes <= HASHED_WHOLE_BYTES
-        return (self.size_bytes, self.sha256, *(() if whole else (self.modified_ns,)))
+        more = () if self.hashed_whole else (self.modified_ns,)
+        return (self.size_bytes, self.sha256, *more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +76,13 @@ class ImageInfo:
     """What models see: its numbers, these under sRGB's tone curve, or converted to sRGB."""
     remarks: tuple[str, ...] = ()
     """What a user should know of the file beforehand, each a clause: what is left out of it."""
+    bits: int | None = None
+    """Bits of its samples, where they are fewer than their type's: 12 in 16; None: they are not."""
     orientation: int = 1
     """How it is to be turned to be seen, by EXIF's numbers; 1: as it is stored."""
-    is_float: bool = False
-    """The file has float numbers, from 0 to 1, which are worked on with 16 bits."""
+    nodata: float | None = None
+    """The value that means no data, of its type; None: there is none. In floats NaN and infinity mean
+    it anyway."""
 
     @property
     def has_alpha(self) -> bool:
@@ -105,19 +114,36 @@ class ImageInfo:
         return "data, no alpha" if parts == ["data"] else " + ".join(parts)
 
     @property
-    def highest(self) -> int:
-        """The largest value of a sample that its type holds."""
-        return 255 if self.dtype == "uint8" else 65535
+    def is_float(self) -> bool:
+        """Whether it has float numbers."""
+        return self.dtype == "float32"
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The smallest and largest integer of its samples; of floats 0 and 1."""
+        return limits(self.dtype) if self.bits is None else (0, (1 << self.bits) - 1)
+
+    @property
+    def no_data(self) -> NoData | None:
+        """What is empty in it; None: nothing can be."""
+        if self.nodata is None and not self.is_float:
+            return None
+        return NoData(
+            value=self.nodata,
+            together=self.colours if self.is_picture else 0,
+            alpha=self.alpha_band,
+            dtype=self.dtype,
+        )
 
     @property
     def numpy_dtype(self) -> npt.DTypeLike:
         """Type of a sample."""
-        return np.uint8 if self.dtype == "uint8" else np.uint16
+        return np.dtype(self.dtype)
 
     @property
     def sample_bytes(self) -> int:
         """Bytes of one sample."""
-        return 1 if self.dtype == "uint8" else 2
+        return np.dtype(self.dtype).itemsize
 
     @property
     def decoder_bytes(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from srpipe.errors import SettingsError
-from srpipe.plan.bands import as_asked, bands_seen, check_bands, find_white
+from srpipe.plan.bands import as_asked, bands_seen, check_bands, find_black_and_white
 from srpipe.plan.colour import BICUBIC_RADIUS_PX, ColourPath
 from srpipe.plan.frame import Frame, frame_grid
 from srpipe.plan.geometry import Rect, Size, round_up
@@ -52,8 +52,9 @@ class Plan:
     image: ImageInfo
     model: ModelInfo
     """As it is used in this job: settings have replaced what its metadata say."""
-    white: int
-    """The pixel value that is white to the model."""
+    black: float
+    white: float
+    """The pixel values that are black and white to the model."""
     output: OutputSpec
     tile_size: int | None
     """As it was asked for or chosen by measurement; None: the model's usual one."""
@@ -189,26 +190,32 @@ class Plan:
     def colour(self) -> ColourPath:
         """How bands travel through the model."""
         seen = bands_seen(self.image, self.model)
+        lowest, highest = self.image.limits
+        if self.image.is_float and not self.written.is_float:
+            lowest, highest = self.black, self.white
         return ColourPath(
             bands=self.image.bands,
             colours=seen,
             channels=self.model.channels,
             bgr=self.model.bgr,
             value_range=self.model.value_range,
+            black=self.black,
             white=self.white,
-            highest=self.image.highest,
+            lowest=lowest,
+            highest=highest,
             layout=self.model.layout,
             scale=self.scale,
             alpha=self.image.alpha_band if seen < self.image.bands else None,
+            no_data=self.image.no_data,
         )
 
     @property
     def tiles_kept(self) -> bool:
         """Whether finishing a tile may need its input pixels: for bands that the model does not see,
-        or what it is not used for.
+        what it is not used for, or where there is no data.
         """
         left_out = self.mask is not None or self.background_levels is not None
-        return self.colour.needs_source or left_out
+        return self.colour.needs_source or left_out or self.image.no_data is not None
 
     @property
     def slot_shapes(self) -> SlotShapes:
@@ -292,8 +299,7 @@ class Plan:
     def output_bytes(self) -> int:
         """Bytes the output file is expected to take."""
         samples = self.output_size.pixels * self.image.bands
-        sample_bytes = self.output.sample_bytes(self.written)
-        return int(samples * sample_bytes * self.output.estimated_ratio)
+        return int(samples * self.written.sample_bytes * self.output.estimated_ratio)
 
 
 def make_plan(
@@ -329,7 +335,7 @@ def make_plan(
     """
     model = as_asked(model, settings)
     check_bands(image, model)
-    white = find_white(settings, image, model)
+    black, white = find_black_and_white(settings, image, model)
     whole = grid or plan_grid(settings, image, model)
     grid, frame = frame_grid(whole, image.size, settings.region, settings.edges)
     outscale = None if settings.outscale == model.scale else settings.outscale
@@ -349,6 +355,7 @@ def make_plan(
     return Plan(
         image=image,
         model=model,
+        black=black,
         white=white,
         output=output,
         tile_size=settings.tile_size,
@@ -414,7 +421,11 @@ def _workers(settings: Settings, device: str) -> int:
 
 def _integer_input(settings: Settings, image: ImageInfo, model: ModelInfo, device: str) -> bool:
     """Whether batches travel as integers: where asked for, and 8 bits to CUDA devices anyway."""
-    possible = model.channels >= image.colours
+    if settings.transfer == "integer" and image.is_float:
+        raise SettingsError(
+            f"transfer 'integer' is not possible: {image.path} has float numbers; leave --transfer out."
+        )
+    possible = model.channels >= image.colours and not image.is_float
     if settings.transfer == "integer" and not possible:
         raise SettingsError(
             f"transfer 'integer' is not possible: model {model.name} sees the luma of a colour image, "

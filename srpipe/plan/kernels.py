@@ -26,19 +26,19 @@ _EXPONENT = np.int32(0x7F800000)
 
 
 def _store_signature(pixel: Any) -> Any:
-    return numba.void(f4[:, ::1], pixel[::1], numba.float64)
+    return numba.void(f4[:, ::1], pixel[::1], i4, numba.float64)
 
 
 def _blend_signature(pixel: Any) -> Any:
     seam = f4[:, :, :]
     return i8(
         *(f4[:, :, ::1], i4[:, :, ::1], f4[::1], f4[::1], i8, i8, seam, seam, seam, seam),
-        *(pixel[::1], i8, i8, numba.float64),
+        *(pixel[::1], i8, i8, i4, numba.float64),
     )
 
 
 def _compile(signature: Callable[[Any], Any]) -> Callable[[Function], Function]:
-    signatures = [signature(numba.uint8), signature(numba.uint16)]
+    signatures = [signature(pixel) for pixel in (numba.uint8, numba.uint16, numba.int16, f4)]
 
     def compile_it(function: Function) -> Function:
         try:
@@ -50,16 +50,23 @@ def _compile(signature: Callable[[Any], Any]) -> Callable[[Function], Function]:
 
 
 @_compile(_store_signature)
-def store_row(lines: Float32, pixels: npt.NDArray[Any], white: float) -> None:
-    """Round a row of planes half up and store it band by band.
+def store_row(lines: Float32, pixels: npt.NDArray[Any], lowest: int, span: float) -> None:
+    """Round a row of planes half up and store it band by band; or store it as it is.
 
     Args:
-        lines: (bands, width), 0 to 1.
-        pixels: (width * bands,) unsigned integers; written.
-        white: the integer that 1.0 becomes.
+        lines: (bands, width), 0 to 1; numbers of any size where they are stored as they are.
+        pixels: (width * bands,); written.
+        lowest: the integer that 0.0 becomes.
+        span: how much larger the integer is that 1.0 becomes; 0: store floats as they are.
     """
     bands, width = lines.shape
-    highest, half, zero = np.float32(white), np.float32(0.5), np.float32(0)
+    if span == 0:
+        for band in range(bands):
+            line = lines[band]
+            for x in range(width):
+                pixels[bands * x + band] = line[x]
+        return
+    highest, half, zero = np.float32(span), np.float32(0.5), np.float32(0)
     if bands == 3:  # by far the most usual, and only a constant step is turned into vectors
         red, green, blue = lines[0], lines[1], lines[2]
         for x in range(width):
@@ -69,12 +76,15 @@ def store_row(lines: Float32, pixels: npt.NDArray[Any], white: float) -> None:
             pixels[3 * x + 1] = pixels.dtype.type(np.int32(value))
             value = max(zero, min(blue[x] * highest + half, highest))
             pixels[3 * x + 2] = pixels.dtype.type(np.int32(value))
-        return
-    for band in range(bands):
-        line = lines[band]
-        for x in range(width):
-            value = max(zero, min(line[x] * highest + half, highest))
-            pixels[bands * x + band] = pixels.dtype.type(np.int32(value))
+    else:
+        for band in range(bands):
+            line = lines[band]
+            for x in range(width):
+                value = max(zero, min(line[x] * highest + half, highest))
+                pixels[bands * x + band] = pixels.dtype.type(np.int32(value))
+    if lowest:  # what was beyond a signed type has wrapped around, and does so again
+        for i in range(bands * width):
+            pixels[i] = pixels.dtype.type(np.int32(pixels[i]) + lowest)
 
 
 @_compile(_blend_signature)
@@ -92,12 +102,13 @@ def blend_tile(
     pixels: npt.NDArray[Any],
     first: int,
     step: int,
-    white: float,
+    lowest: int,
+    span: float,
 ) -> int:
     """Blend one tile, all lengths in output pixels.
 
     Args:
-        planes: (bands, >= height, >= width) the result, 0 to 1.
+        planes: (bands, >= height, >= width) the result, as :func:`store_row` takes it.
         bits: the same memory, as integers.
         weights_x, weights_y: its weights; their lengths are the tile's covered width and height.
         final_width, final_height: how much of the tile no later tile covers.
@@ -105,10 +116,10 @@ def blend_tile(
         right: (bands, height, width - final_width) partial sums for the tile to the right; written.
         top: (bands, shared height, final_width) partial sums from the row above; read.
         bottom: (bands, height - final_height, final_width) partial sums for the row below; written.
-        pixels: all pixels of the image, flat, unsigned integers; written, rounded half up.
+        pixels: all pixels of the image, flat; written.
         first: where the tile begins in ``pixels``.
         step: samples in a row of the image.
-        white: the integer that 1.0 becomes.
+        lowest, span: how numbers become pixels, as for :func:`store_row`.
 
     Returns:
         How many samples of the tile were NaN or infinite.
@@ -140,5 +151,5 @@ def blend_tile(
                     bottom[band, y - final_height, x] = line[x]
         if y < final_height:
             begin = first + y * step
-            store_row(lines, pixels[begin : begin + final_width * bands], white)
+            store_row(lines, pixels[begin : begin + final_width * bands], lowest, span)
     return broken

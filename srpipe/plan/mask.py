@@ -130,7 +130,7 @@ def is_even(pixels: Pixels, range_levels: float) -> bool:
         # Whole rows at once: numpy compares them fast, and three bands slowly.
         rows = pixels[::step, ::step]
         rows = rows.reshape(len(rows), -1)
-        highest = rows.max(axis=0).reshape(-1, bands).max(axis=0).astype(np.int64)
+        highest = rows.max(axis=0).reshape(-1, bands).max(axis=0).astype(np.float64)
         lowest = rows.min(axis=0).reshape(-1, bands).min(axis=0)
         if (highest - lowest > range_levels).any():
             return False

@@ -55,8 +55,12 @@ class ModelInfo:
     255; balanced: they differ, but twice the overlap would gain little, or too little for its cost."""
     value_range: ValueRange
     """Black and white in the model's numbers: (0, 1), (0, 255), (-1, 1) …"""
-    white: int | None
-    """The pixel value that is white to the model; None: the largest that the image's type holds."""
+    black: float | None = None
+    """The pixel value that is black to the model; None: the smallest that the image's type holds, 0 for
+    floats."""
+    white: float | None = None
+    """The pixel value that is white to the model; None: the largest that the image's type holds, 1 for
+    floats."""
     bgr: bool
     """The model, of three channels, wants blue first."""
     tile_px: int | None

@@ -10,11 +10,14 @@ from typing import Literal
 
 from srpipe.errors import OutputError
 from srpipe.plan.geometry import Size
-from srpipe.plan.image_info import ImageInfo, PixelDtype, band_names
+from srpipe.plan.image_info import ImageInfo, band_names
+from srpipe.plan.nodata import converted_value
+from srpipe.plan.pixels import PixelDtype
 
 FormatName = Literal["TIFF", "PNG", "JPEG", "WebP", "libvips", "raw", "DeepZoom", "Zarr"]
 
 # An uncompressed TIFF beyond this does not fit in 32-bit offsets, its tags included.
+_LOSSY = ("jpeg", "webp", "jp2k")
 _CLASSIC_TIFF_BYTES = 4_000_000_000
 
 
@@ -93,14 +96,6 @@ class OutputSpec:
     def keeps_orientation(self) -> bool:
         """Whether a file can say how it is to be turned; else its pixels are."""
         return self.format.name not in ("DeepZoom", "Zarr", "raw")
-
-    def holds_floats(self, image: ImageInfo) -> bool:
-        """Whether an image, as it is written, is written with float numbers."""
-        return image.is_float and self.format.name in ("TIFF", "libvips")
-
-    def sample_bytes(self, image: ImageInfo) -> int:
-        """Bytes of a sample of an image, as it is written."""
-        return 4 if self.holds_floats(image) else image.sample_bytes
 
     @property
     def is_one_file(self) -> bool:
@@ -189,16 +184,46 @@ def companion(path: str) -> str | None:
 
 
 def as_written(image: ImageInfo, depth: int | None) -> ImageInfo:
-    """The image in the depth of the output, and in the colour space that goes with it."""
-    if depth is not None:
-        image = replace(image, is_float=False)
+    """The image in the depth of the output, and in the colour space that goes with it.
+
+    Floats become unsigned integers: black is 0, and white the largest. Signed integers of 16 bits stay
+    so at a depth of 16.
+    """
     dtype: PixelDtype = image.dtype if depth is None else "uint8" if depth == 8 else "uint16"
-    if dtype == image.dtype:
+    if dtype == image.dtype or (image.dtype == "int16" and depth == 16):
         return image
     spaces = _SPACES_16 if dtype == "uint16" else {b: a for a, b in _SPACES_16.items()}
+    space = {"scrgb": "srgb"}.get(image.interpretation, image.interpretation)
     return replace(
-        image, dtype=dtype, interpretation=spaces.get(image.interpretation, image.interpretation)
+        image,
+        dtype=dtype,
+        bits=None,
+        interpretation=spaces.get(space, space),
+        nodata=None if image.nodata is None else converted_value(image.nodata, image.dtype, dtype),
     )
+
+
+def _for_numbers(spec: OutputSpec, image: ImageInfo) -> OutputSpec:
+    """With the options that floats and no-data need.
+
+    Raises:
+        OutputError: no-data would not stay what it is.
+    """
+    fmt, parsed = spec.format, spec.parsed
+    names = {key.replace("-", "_").lower() for key in parsed}
+    lossy = parsed.get("compression") in _LOSSY and "lossless" not in names
+    if fmt.name == "TIFF" and image.nodata is not None and lossy:
+        raise OutputError(
+            f"{spec.path} would not keep {image.nodata:g}, which means no data in {image.path}: "
+            f"use another compression than {parsed['compression']}, or say --nodata none."
+        )
+    if fmt.name == "TIFF" and image.is_float and spec.options == fmt.default_options:
+        spec = replace(spec, options=spec.options.replace("horizontal", "float"))
+    levels = fmt.name == "DeepZoom" or (fmt.name == "TIFF" and {"pyramid", "subifd"} & names)
+    if levels and image.no_data is not None and "region_shrink" not in names:
+        # Means of no-data and data would be neither.
+        spec = replace(spec, options=f"{spec.options},region_shrink=nearest".lstrip(","))
+    return spec
 
 
 def fit_output(spec: OutputSpec, image: ImageInfo, size: Size) -> OutputSpec:
@@ -228,6 +253,13 @@ def fit_output(spec: OutputSpec, image: ImageInfo, size: Size) -> OutputSpec:
             f"{image.path} has {image.bands} bands ({image.kind}) and {holder} holds only grey or "
             f"RGB: write {spec.path} as .tif instead."
         )
+    if image.dtype in ("int16", "float32") and not fmt.any_bands:
+        kind = "float numbers" if image.is_float else "signed numbers of 16 bits"
+        depths = "--depth 8 or 16" if fmt.sixteen_bit and image.is_float else "--depth 8"
+        raise OutputError(
+            f"{spec.path} would have {kind}, as {image.path} has, and {holder} holds none: write "
+            f"{spec.path} as .tif, or have them made integers from black to white with {depths}."
+        )
     if image.others and not fmt.any_bands:
         raise OutputError(
             f"{image.path} has {image.bands} bands, of which {band_names(image.others)} no alpha, and "
@@ -242,7 +274,8 @@ def fit_output(spec: OutputSpec, image: ImageInfo, size: Size) -> OutputSpec:
         raise OutputError(
             f"{image.path} has an alpha channel and {holder} holds none: write {instead} instead."
         )
-    raw_bytes = size.pixels * image.bands * spec.sample_bytes(image)
+    spec = _for_numbers(spec, image)
+    raw_bytes = size.pixels * image.bands * image.sample_bytes
     large = raw_bytes * max(1.0, spec.estimated_ratio) > _CLASSIC_TIFF_BYTES
     asked = any(option.split("=")[0].strip() == "bigtiff" for option in spec.options.split(","))
     if fmt.name == "TIFF" and large and not asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,8 @@ from srpipe.runtime.activity import Activity, StageTime
 from srpipe.runtime.messages import Blend, Done
 from srpipe.runtime.pace import Pace
 from srpipe.runtime.scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
 
 JobState = Literal["started", "running", "finished"]
 
@@ -146,7 +149,7 @@ class Monitor:
         self._activity = Activity({"worker": plan.workers * plan.runners})
         self._first_tile = 0
         self._filled_tiles: tuple[int, ...] = ()
-        self._reused_tiles = self._skipped_tiles = 0
+        self._reused_tiles = self._skipped_tiles = self._beyond = 0
         self._pace = Pace()
 
     def started(self, first_tile: int) -> None:
@@ -157,6 +160,7 @@ class Monitor:
     def on_done(self, done: Done, scheduler: Scheduler) -> None:
         """Take note of a carried-out instruction."""
         self._activity.done(done)
+        self._beyond += done.beyond
         self._filled_tiles = scheduler.filled_tiles
         self._reused_tiles = scheduler.reused_tiles
         self._skipped_tiles = scheduler.skipped_tiles
@@ -170,7 +174,19 @@ class Monitor:
     def finished(self) -> Report:
         """Tell that all is done, and sum up."""
         self._tell("finished", self._plan.grid.n_tiles)
+        self._warn()
         return self.report()
+
+    def _warn(self) -> None:
+        plan = self._plan
+        if not self._beyond:
+            return
+        share = 100 * self._beyond / (plan.input_size.pixels * plan.colour.colours)
+        logger.warning(
+            "%.3g%% of the values of %s lie beyond black, %g, and white, %g, which the model is made "
+            "for: say with --black and --white what they are.",
+            share, plan.image.path, plan.black, plan.white,
+        )  # fmt: skip
 
     def report(self) -> Report:
         """Sum up."""

@@ -85,6 +85,8 @@ class Done:
     """Read: an earlier tile, of this run, that has the same pixels."""
     skipped: bool = False
     """Read: the tile is not worth the model."""
+    beyond: int = 0
+    """Read: float samples that lie beyond black and white, of those that no later tile has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ class SeenTiles:
         for queue in (self._again, self._once):
             if key in queue:
                 other, remembered = queue.pop(key)
-                if np.array_equal(remembered, pixels):
+                if np.array_equal(remembered.view(np.uint8), pixels.view(np.uint8)):
                     self._remember(self._again, key, other, remembered)
                     return other
         place = key >> 64 - _PLACE_BITS

@@ -106,4 +106,4 @@ def session_content(plan: Plan) -> bytes | None:
     from srpipe.models.integer_input import take_integers  # imports onnx
 
     table = plan.colour.table(plan.image.dtype, plan.model.dtype)
-    return take_integers(plan.model, table, content)
+    return take_integers(plan.model, table, content, signed=plan.image.dtype == "int16")

@@ -81,9 +81,14 @@ def test_metadata_tells_what_cannot_be_measured(tmp_path: Path) -> None:
     info = probe_model(conv_model(tmp_path / "m.onnx", metadata=told))
     assert (info.value_range, info.bgr, info.name) == ((0.0, 255.0), True, "mine")
     assert (info.multiple_px, info.white) == (8, None)
-    told = {"value_range": "-1,1", "color_order": "RGB", "pixel_white": "10000"}
+    told = {
+        "value_range": "-1,1",
+        "color_order": "RGB",
+        "pixel_white": "10000",
+        "pixel_black": "-3.5",
+    }
     info = probe_model(conv_model(tmp_path / "m.onnx", metadata=told))
-    assert (info.value_range, info.bgr, info.white) == ((-1.0, 1.0), False, 10_000)
+    assert (info.value_range, info.bgr, info.black, info.white) == ((-1, 1), False, -3.5, 10_000)
     asked = probe_model(tmp_path / "m.onnx", value_range=(0.0, 2.0))
     assert asked.value_range == (0.0, 2.0)
 
@@ -95,7 +100,8 @@ def test_metadata_tells_what_cannot_be_measured(tmp_path: Path) -> None:
         ("value_range", "1,0", "the lower first"),
         ("value_range", "0,1,2", "value range '0,1,2'"),
         ("color_order", "rbg", "color_order='rbg'"),
-        ("pixel_white", "0", "pixel_white='0'"),
+        ("pixel_white", "inf", "pixel_white='inf'"),
+        ("pixel_black", "none", "pixel_black='none'"),
     ],
 )
 def test_unusable_metadata_is_an_error(tmp_path: Path, key: str, value: str, message: str) -> None:

@@ -60,7 +60,7 @@ def test_a_side_of_odd_length_ends_with_the_mean_of_what_is_there() -> None:
 
 
 def test_metadata_say_where_the_pixels_of_a_level_lie() -> None:
-    ome = ome_metadata(3, 4, 3, 65535)["ome"]
+    ome = ome_metadata(3, 4, 3, (0, 65535))["ome"]
     (image,) = ome["multiscales"]
     assert ome["version"] == "0.5"
     assert [axis["name"] for axis in image["axes"]] == ["c", "y", "x"]
@@ -72,7 +72,7 @@ def test_metadata_say_where_the_pixels_of_a_level_lie() -> None:
     ]
     labels = [channel["label"] for channel in ome["omero"]["channels"]]
     assert labels == ["red", "green", "blue", "alpha"]
-    assert "omero" not in ome_metadata(1, 5, 5, 255)["ome"]
+    assert "omero" not in ome_metadata(1, 5, 5, (0, 255))["ome"]
 
 
 def test_an_image_that_ends_early_is_an_error(tmp_path: Path) -> None:

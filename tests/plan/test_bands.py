@@ -65,7 +65,7 @@ def test_white_is_asked_for_or_told_or_the_largest_value(tmp_path: Path) -> None
     assert make_test_plan(tmp_path, image=deep, model=told).white == 10_000
     plan = make_test_plan(tmp_path, image=deep, model=told, white=4095)
     assert (plan.white, plan.colour.white, plan.colour.highest) == (4095, 4095, 65_535)
-    with pytest.raises(SettingsError, match=r"10000 by the metadata of model m.*at most 255"):
+    with pytest.raises(SettingsError, match=r"10000 by the metadata of model m.* 0 to 255"):
         make_test_plan(tmp_path, model=told)
     with pytest.raises(SettingsError, match="--white 256 is not possible"):
         make_test_plan(tmp_path, white=256)

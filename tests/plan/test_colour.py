@@ -132,13 +132,15 @@ def test_alpha_is_resized_not_enhanced() -> None:
     planes = colour.unpack(result, pixels)
     assert planes.shape == (4, 20, 24)
     assert not planes[:3].any()
-    np.testing.assert_array_equal(planes[3], resize_plain(pixels[..., 3:], 2)[0])
+    np.testing.assert_array_equal(
+        planes[3], resize_plain(pixels[..., 3:], 2, 0, np.iinfo(pixels.dtype).max)[0]
+    )
 
 
 def test_plain_enlargement_is_bicubic() -> None:
     """A straight line stays nearly straight, where repeating pixels makes steps of 0 and 10."""
     ramp = np.tile(np.arange(0, 200, 10, dtype=np.uint8), (9, 1))[..., np.newaxis]
-    enlarged = resize_plain(ramp, 2)[0, 9, 6:-6] * 255
+    enlarged = resize_plain(ramp, 2, 0, 255)[0, 9, 6:-6] * 255
     np.testing.assert_allclose(np.diff(enlarged), 5, atol=1)
 
 
@@ -167,7 +169,7 @@ def test_what_is_not_the_models_does_not_depend_on_its_numbers(
             atol=1e-5,
         )
         if bands == 4:
-            alpha = resize_plain(pixels[..., 3:], 2)[0]
+            alpha = resize_plain(pixels[..., 3:], 2, 0, np.iinfo(pixels.dtype).max)[0]
             np.testing.assert_allclose(expected[3], alpha, atol=1e-6)
 
 

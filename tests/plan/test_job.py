@@ -41,9 +41,10 @@ from tests.factories import make_test_plan
         ({"value_range": "01"}, "must be two numbers"),
         ({"value_range": (65535.999, 65536)}, "well apart"),
         ({"value_range": (0, 1e-45)}, "well apart"),
-        ({"white": 0}, "white is 0"),
-        ({"white": 65536}, "white is 65536"),
-        ({"white": 0.5}, "whole number"),
+        ({"white": True}, "white is True: it must be a number"),
+        ({"white": float("inf")}, "white is inf"),
+        ({"black": "x"}, "black is 'x': it must be a number"),
+        ({"nodata": "nothing"}, "nodata is 'nothing'"),
         ({"channel_order": "rbg"}, "auto, rgb, bgr"),
     ],
 )

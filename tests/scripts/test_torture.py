@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
+from torturing.decode import odd_tiffs, picture_cases, tiff_cases
+from torturing.decode import run_cases as decode_cases
 from torturing.fuzz import make_cases, run_cases
 from torturing.judging import decode, judge_image
 from torturing.kill import run_campaign
@@ -69,3 +72,14 @@ def test_every_mutation_can_be_made(tmp_path: Path) -> None:
 def test_a_power_cut_finds_what_is_not_on_the_disk(tmp_path: Path, name: str) -> None:
     (mutation,) = (mutation for mutation in MUTATIONS if mutation.name == name)
     assert finding(mutated(mutation, tmp_path / "copy"), mutation.campaign)
+
+
+def test_every_layout_is_read_right_or_refused(tmp_path: Path) -> None:
+    """Damage is an error, or told where gaps are filled; never a wrong pixel in silence."""
+    cases = itertools.chain(
+        odd_tiffs(tmp_path), picture_cases(tmp_path, seed=1), tiff_cases(tmp_path, 0.008, seed=1)
+    )
+    findings = decode_cases(cases)
+    assert not findings.bad
+    outcomes = {outcome for _, outcome in findings.outcomes}
+    assert outcomes == {"read", "refused", "filled"}

@@ -6,7 +6,7 @@ import time
 
 from srpipe.io.canvas import Canvas
 from srpipe.io.checkpoint import Checkpoint
-from srpipe.plan.colour import Pixels, Planes, resize_plain
+from srpipe.plan.colour import Pixels, Planes
 from srpipe.plan.geometry import Rect
 from srpipe.plan.job import Plan
 from srpipe.plan.mask import Mask
@@ -45,13 +45,13 @@ class Accumulator:
         slots = instruction.tile_slots
         for i, (tile, place) in enumerate(zip(instruction.tiles, instruction.places, strict=True)):
             source = self._slots.tiles[slots[i]] if slots else None
-            self._canvas.add(tile, self._planes(tile, place, source))
+            self._canvas.add(tile, self._planes(tile, place, source), source)
 
     def _planes(self, tile: int, place: tuple[int, int] | None, source: Pixels | None) -> Planes:
         """What a tile gives: the model's result, as much of it as the mask wants."""
         if place is None:
             assert source is not None
-            return resize_plain(source, self._plan.scale)
+            return self._colour.plain(source)
         slot, index = place
         planes = self._colour.unpack(self._slots.results[slot][index], source)
         if self._mask is None:
@@ -61,7 +61,7 @@ class Accumulator:
         rect = self._plan.frame.in_image(Rect(inside.left, inside.top, size.width, size.height))
         if self._mask.is_white(rect):
             return planes
-        plain = resize_plain(source, self._plan.scale)
+        plain = self._colour.plain(source)
         return plain + (planes - plain) * self._mask.weights(rect, self._plan.scale)
 
     def abort(self) -> None:

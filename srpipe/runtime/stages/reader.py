@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from srpipe.io.beyond import FrameReader
 from srpipe.io.checkpoint import Checkpoint
 from srpipe.io.mask import load_mask
@@ -23,6 +25,7 @@ class Reader:
 
     def __init__(self, plan: Plan, slots: Slots, at: Checkpoint) -> None:
         self._plan = plan
+        self._colour, self._no_data = plan.colour, plan.image.no_data
         self._slots = slots
         self._source = FrameReader(
             plan.image,
@@ -47,17 +50,42 @@ class Reader:
         skipped = self._is_left_out(rect, pixels)
         # Only after padding: a tile at the border may then be the same as one inside.
         same_as = self._seen.find(instruction.tile, pixels) if self._seen and not skipped else None
+        beyond = self._count_beyond(instruction.tile, pixels) if self._plan.image.is_float else 0
         busy_s = time.perf_counter() - begin
-        return Done(instruction, busy_s, filled=not whole, same_as=same_as, skipped=skipped)
+        return Done(
+            instruction, busy_s, filled=not whole, same_as=same_as, skipped=skipped, beyond=beyond
+        )
 
     def _is_left_out(self, rect: Rect, pixels: Pixels) -> bool:
-        plan = self._plan
+        plan, colour = self._plan, self._colour
         if self._mask is not None and self._mask.is_black(plan.frame.in_image(rect)):
             return True
+        if self._no_data is not None:
+            holes = self._no_data.find(pixels)
+            if holes is not None and holes[..., : colour.colours].all():
+                return True
         if plan.background_levels is None:
             return False
-        seen = pixels[..., : plan.colour.colours]
-        return is_even(seen, plan.background_levels * plan.white / 255)
+        seen = colour.with_data(pixels)[..., : colour.colours]
+        return is_even(seen, plan.background_levels * (plan.white - plan.black) / 255)
+
+    def _count_beyond(self, index: int, pixels: Pixels) -> int:
+        """Samples of the part that is the tile's own, within the output."""
+        plan, tile = self._plan, self._plan.grid.at(index)
+        x, y, crop = plan.grid.x, plan.grid.y, plan.frame.crop
+        rows, columns = (
+            slice(max(begin - start, 0), max(min(start + own, begin + length) - start, 0))
+            for start, own, begin, length in (
+                (tile.source.top, y.final_px(tile.row), crop.top, crop.height),
+                (tile.source.left, x.final_px(tile.column), crop.left, crop.width),
+            )
+        )
+        values = pixels[rows, columns, : self._colour.colours]
+        beyond = np.isfinite(values) & ((values < plan.black) | (values > plan.white))
+        holes = self._no_data.find_value(pixels) if self._no_data is not None else None
+        if holes is not None:
+            beyond &= ~holes[rows, columns, : self._colour.colours]
+        return int(np.count_nonzero(beyond))
 
     def abort(self) -> None:
         """Nothing to undo."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import srpipe
-from srpipe.plan.bleed import RADIUS_PX, bleed
+from srpipe.plan.alpha_fill import RADIUS_PX, fill
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
 
 
@@ -20,7 +20,7 @@ def test_it_is_the_mean_of_what_is_seen_around(dtype: str, colours: int) -> None
     pixels[..., -1] = np.where(rng.random((50, 61)) < 0.01, 255, 0)
     pixels[:20, :30, -1] = 0
     before = pixels.copy()
-    result = bleed(pixels, colours, colours)
+    result = fill(pixels, pixels[..., -1] == 0, colours)
     assert np.array_equal(pixels, before)
     for y in range(50):
         for x in range(61):
@@ -39,7 +39,7 @@ def test_it_is_the_mean_of_what_is_seen_around(dtype: str, colours: int) -> None
 def test_nothing_to_do(alpha: int) -> None:
     pixels = photograph_pixels(9, 9, 4)
     pixels[..., 3] = alpha
-    assert bleed(pixels, 3, 3) is pixels
+    assert fill(pixels, pixels[..., -1] == 0, 3) is pixels
 
 
 @pytest.mark.parametrize("bands", [2, 4])
