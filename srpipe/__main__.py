@@ -8,7 +8,7 @@ import sys
 from types import FrameType
 
 from srpipe.stop import StopRequest
-from srpipe.terminal import say
+from srpipe.terminal import open_standard_streams, say
 
 _INTERRUPTED = "srpipe: interrupted.\n"
 
@@ -42,6 +42,7 @@ class _Interruptions:
 
 def main() -> int:
     """Run the command line; returns the exit code."""
+    open_standard_streams()
     stop = StopRequest()
     try:
         interruptions = _Interruptions(stop)

@@ -42,6 +42,7 @@ from srpipe.settings import (
 from srpipe.slabs.on_ray import enhance_on_ray
 from srpipe.slabs.whole import enhance_slab
 from srpipe.stop import StopRequest
+from srpipe.terminal import keep_standard_descriptors
 
 if TYPE_CHECKING:
     from srpipe.tune.report import TuneReport
@@ -264,6 +265,7 @@ def carry_out(
         SrpipeError: as :func:`enhance` does.
     """
     note_work()
+    keep_standard_descriptors()
     if settings.slab is not None:
         src, dst = strip_file_scheme(src), strip_file_scheme(dst)
         if is_url(src) or is_url(dst):

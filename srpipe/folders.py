@@ -111,12 +111,13 @@ def find_pairs(
 
 
 def _without_hidden(files: list[Path], root: Path) -> list[Path]:
-    hidden = [
-        file for file in files if any(part[0] == "." for part in file.relative_to(root).parts)
-    ]
-    for file in hidden:
-        logger.debug("%s is hidden, and left out.", file)
-    return [file for file in files if file not in set(hidden)]
+    seen = []
+    for file in files:
+        if any(part.startswith(".") for part in file.relative_to(root).parts):
+            logger.debug("%s is hidden, and left out.", file)
+        else:
+            seen.append(file)
+    return seen
 
 
 def _without_others(files: list[Path], root: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from srpipe.errors import DeviceError, InputError, OutputError, RequestError
 from srpipe.io.devices import is_available, resolve_device
-from srpipe.io.geotiff import lies_on_earth, read_georeference
+from srpipe.io.input_metadata import left_out
 from srpipe.io.job_folder import check_space
 from srpipe.io.job_record import FINISHED_FILE, is_finished_output, read_kept
 from srpipe.io.mask import read_mask_info
@@ -60,7 +60,8 @@ def prepare(
     output = replace(output, path=os.path.realpath(_absolute(output.path, OutputError)))
     if same_file(src, output.path):
         raise OutputError(f"input and output are the same file, {src}: write to another one.")
-    job_dir = os.path.abspath(settings.job_dir or f"{output.path}.srpipe")
+    # A link that was named may be followed; one that stands where a job's folder would be, not.
+    job_dir = os.path.realpath(settings.job_dir) if settings.job_dir else f"{output.path}.srpipe"
     written = {Path(output.path), Path(companion(output.path) or output.path)}
     for place in (Path(src), Path(job_dir)):
         if written & {place, *place.parents}:
@@ -84,8 +85,9 @@ def prepare(
         logger.warning("%s %s.", src, remark)
     if image.converted_from:
         logger.warning("%s is %s: its result is sRGB.", src, image.converted_from)
-    if output.format.name != "TIFF" and lies_on_earth(read_georeference(src)):
-        logger.warning("%s holds no georeference, which %s has: write a .tif.", output.path, src)
+    lost = left_out(image, output)
+    if lost:
+        logger.warning("%s will not have all that %s tells: %s.", output.path, src, ", ".join(lost))
     if image.nodata is not None and output.format.name not in _HOLD_NODATA:
         logger.warning("%s does not say which value means no data, which %s does (%g): write a .tif.",
                        output.path, src, image.nodata)  # fmt: skip

@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from srpipe import __version__
-from srpipe.errors import Interrupted, RunError, SrpipeError
+from srpipe.errors import Interrupted, ReadError, RunError, SrpipeError
 from srpipe.io.checkpoint import Checkpoint
-from srpipe.io.identity import recorded_content
+from srpipe.io.identity import check_unchanged, recorded_content
 from srpipe.io.job_folder import JobFolder, lock_folder
 from srpipe.io.job_lock import JobLock
 from srpipe.io.onnx_runtime import onnx_runtime_version
@@ -82,10 +82,11 @@ def _run_in_folder(
                 if tiles and isinstance(error, RunError | Interrupted):
                     _add_how_to_go_on(error, plan, tiles)
                 raise
+            _check_input(plan, folder)
         folder.publish()
         if deliver is not None:
             deliver(monitor.report())
-        folder.remove()
+        folder.remove_if_possible()
         return monitor.finished()
     finally:
         stop.heeded = False
@@ -115,6 +116,20 @@ def _run(
         from srpipe.engines.local import run_local
 
         run_local(plan, at, partial_output, folder.log_path, folder.lock_descriptor, conductor)
+
+
+def _check_input(plan: Plan, folder: JobFolder) -> None:
+    """See that all pixels and metadata are of the same input; keep nothing if not.
+
+    Raises:
+        ReadError: it was changed meanwhile.
+    """
+    try:
+        check_unchanged(plan.image.path, plan.image.identity, folder.path)
+    except ReadError:
+        with contextlib.suppress(OSError):
+            folder.remove()
+        raise
 
 
 def _add_how_to_go_on(error: SrpipeError, plan: Plan, tiles: int) -> None:

@@ -8,9 +8,29 @@ for people passes through here; JSON is escaped by nature.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterable
 from typing import TextIO
+
+
+def keep_standard_descriptors() -> None:
+    """Open descriptors 0 to 2 that are closed: a file that got one would get what is printed."""
+    for number in range(3):
+        if not _is_open(number):
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            os.set_inheritable(number, True)
+
+
+def open_standard_streams() -> None:
+    """Have all three streams, and their descriptors, whatever a shell has closed."""
+    keep_standard_descriptors()
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def printable(text: object) -> str:
@@ -41,6 +61,14 @@ class LineFormatter(logging.Formatter):
         if record.exc_info:
             others += self.formatException(record.exc_info).split("\n")
         return as_lines([f"srpipe: {first}", *(f"  {line}" for line in others)])
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _escaped(char: str) -> str:

@@ -67,7 +67,9 @@ class SimulatedDisk:
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Put the disk in place, below srpipe's operations and below the system calls that sync."""
-        for name in ("write_file", "sync_file", "sync_folder", "rename", "link", "remove"):
+        for name in (
+            "write_file", "overwrite_file", "sync_file", "sync_folder", "rename", "link", "remove",
+        ):  # fmt: skip
             patch.setattr(disk, name, self._wrapped(name, getattr(disk, name)))
         patch.setattr(disk, "flush_map", self._wrapped("flush_map", disk.flush_map))
         patch.setattr(canvas_files, "reserve_file", self._reserve(canvas_files.reserve_file))
@@ -100,7 +102,7 @@ class SimulatedDisk:
             self._point(f"before {name} {path.name}")
             operation(target, *rest)
             self._keep_inodes()
-            if name == "sync_folder" and path in self._names:
+            if name == "sync_file" or (name == "sync_folder" and path in self._names):
                 self.promised_tiles = max(self.promised_tiles, self._saved_tiles())
             self._point(f"after {name} {path.name}")
 

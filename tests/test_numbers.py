@@ -528,3 +528,46 @@ def test_results_that_are_no_numbers_are_errors(tmp_path: Path) -> None:
     source = write(tmp_path / "in.tif", photograph_pixels(40, 40).astype(np.float32) - 100)
     with pytest.raises(InferenceError, match="gave NaN or infinity"):
         srpipe.enhance(source, tmp_path / "out.tif", model=model, white=100)
+
+
+@pytest.mark.parametrize("tiles", [{}, {"tile": (32, 48), "compression": "deflate"}])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_gdals_internal_mask(
+    tmp_path: Path, grey: Path, dtype: str, tiles: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = (elevations() / 20 + 100).astype(dtype)
+    place = holes()
+    with tifffile.TiffWriter(tmp_path / "in.tif") as tiff:
+        tiff.write(
+            np.where(place, 0, pixels[..., 0]).astype(dtype), photometric="minisblack", **tiles
+        )
+        tiff.write(~place, photometric=4, subfiletype=4, **tiles)
+    options = TILES | {"model": grey, "black": 0, "white": 255}
+    said = {} if dtype == "float32" else {"nodata": 7}
+    source, output = tmp_path / "in.tif", tmp_path / "out.tif"
+    srpipe.enhance(source, output, **options, **said)
+    assert "what it masks becomes " + ("NaN" if dtype == "float32" else "7") in caplog.text
+    result = read(output)
+    plain = pixels.copy()
+    plain[place] = np.nan if dtype == "float32" else 7
+    write(tmp_path / "plain.tif", plain, None if dtype == "float32" else "7")
+    srpipe.enhance(tmp_path / "plain.tif", output, **options)
+    assert np.array_equal(result, read(output), equal_nan=True)
+    empty = np.isnan(result) if dtype == "float32" else result == 7
+    assert np.array_equal(empty[..., 0], nearest(place, 180, 220))
+    caplog.clear()
+    srpipe.enhance(source, output, **options, nodata="none")
+    assert "which is left out" in caplog.text
+    assert np.isfinite(read(output)).all()
+
+
+def test_no_data_of_a_file_in_which_white_is_zero(tmp_path: Path, grey: Path) -> None:
+    pixels = np.maximum(elevations() / 10, 1).astype(np.uint8)
+    place = holes()
+    pixels[place] = 0
+    source = write(tmp_path / "in.tif", pixels, "0", photometric="miniswhite")
+    output = tmp_path / "out.tif"
+    srpipe.enhance(source, output, model=grey, **TILES)
+    # It is written with black as zero.
+    assert nodata_of(output) == "255"
+    assert np.array_equal(read(output)[..., 0] == 255, nearest(place, 180, 220))

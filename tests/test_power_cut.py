@@ -20,27 +20,26 @@ def job(tmp_path: Path) -> SmallJob:
 
 
 def test_the_order_of_operations(job: SmallJob) -> None:
-    """Pixels, seams, checkpoint, name, folder; the output is synced before it has its name."""
+    """Pixels, seams, checkpoint; the output is synced before it has its name."""
     points = job.run_until_cut(None).points
     job.assert_done()
     done = [point.removeprefix("after ") for point in points if point.startswith("after ")]
     checkpoints = 0
     for i, operation in enumerate(done):
-        if operation.startswith("write_file checkpoint-"):
-            new = operation.removeprefix("write_file ")
-            assert new == f"checkpoint-{checkpoints % 2}.json.new"
-            assert done[i - 2 : i + 4] == [
+        if operation.startswith("overwrite_file checkpoint-"):
+            name = operation.removeprefix("overwrite_file ")
+            assert name == f"checkpoint-{checkpoints % 2}.json"
+            assert done[i - 2 : i + 2] == [
                 "flush_map pixels.raw",
                 "flush_map seams.raw",
                 operation,
-                f"sync_file {new}",
-                f"rename {new}",
-                "sync_folder out.tif.srpipe",
+                f"sync_file {name}",
             ]
             checkpoints += 1
     assert checkpoints == job.plan.grid.n_tiles
     order = [
-        "sync_file pixels.raw", "sync_file seams.raw", "rename plan.json.new",
+        "sync_file pixels.raw", "sync_file seams.raw", "sync_file checkpoint-0.json",
+        "sync_file checkpoint-1.json", "rename plan.json.new",
         "flush_map pixels.raw", "sync_file output.part.tif", "rename finished.json.new",
         "link output.part.tif", "sync_folder work", "remove pixels.raw", "remove finished.json",
     ]  # fmt: skip
@@ -121,7 +120,7 @@ def test_a_job_too_short_for_a_checkpoint(tmp_path: Path) -> None:
     job = SmallJob(tmp_path, checkpoint_every_s=100)
     points = job.run_until_cut(None).points
     job.assert_done()
-    assert not [point for point in points if "checkpoint" in point and "remove" not in point]
+    assert not [point for point in points if "overwrite_file checkpoint" in point]
     for point in range(0, len(points), 7):
         job.clear()
         job.run_until_cut(point)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import shutil
@@ -65,6 +66,7 @@ class Run:
         self.tiles_total = 1
         self.lines: list[str] = []
         self.stages: dict[int, psutil.Process] = {}
+        self._checkpoints_ns: dict[Path, int] = {}
         self._seen_s: dict[str, float] = {"parent": self.begin_s}
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
@@ -106,6 +108,15 @@ class Run:
     def age_s(self, name: str) -> float:
         """For how long a stage has been there; 0 before."""
         return time.monotonic() - self._seen_s.get(name, time.monotonic())
+
+    def sees_checkpoint(self, folder: Path) -> bool:
+        """Whether a checkpoint below a job folder has been written to since it was last looked at."""
+        times = {}
+        for path in folder.rglob("checkpoint-?.json"):
+            with contextlib.suppress(FileNotFoundError):
+                times[path] = path.stat().st_mtime_ns
+        before, self._checkpoints_ns = self._checkpoints_ns, times
+        return any(before.get(path, time_ns) != time_ns for path, time_ns in times.items())
 
     def close(self) -> None:
         """Wait for the last words of a parent that has exited."""
@@ -209,7 +220,7 @@ class Campaign:
                 case "first second" | "without progress":
                     is_now = run.age_s(name) >= chance
                 case "during checkpoint":
-                    is_now = any(victim.job_dir.rglob("checkpoint-?.json.new"))
+                    is_now = run.sees_checkpoint(victim.job_dir)
                 case _ if victim.is_folder_run:  # which says nothing of tiles
                     is_now = run.age_s(name) >= 3 * chance
                 case "during encode":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -85,17 +86,34 @@ def main(arguments: Sequence[str] | None = None, stop: StopRequest | None = None
     options.stop = stop or StopRequest()
     _set_up_logging(options)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except SrpipeError as error:
-        say(f"srpipe: {error}")
+        _say_at_last(f"srpipe: {error}")
         return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read the output has gone
+    except BrokenPipeError:  # whoever read the output has gone
+        _say_at_last("")
         return 1
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        say(f"srpipe: {place}{error.strerror or error}.")
+        _say_at_last(f"srpipe: {place}{error.strerror or error}.")
         return 1
+
+
+def _say_at_last(line: str) -> None:
+    """Print a line, if there is one and it can be done, and let Python end without complaint."""
+    try:
+        if line:
+            say(line)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        # What the streams still hold would be tried again.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 def _join_ranges(arguments: Sequence[str]) -> list[str]:

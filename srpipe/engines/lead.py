@@ -60,7 +60,7 @@ def _react(event: Done | Failed | Lost, crew: Crew, conductor: Conductor) -> lis
         case Lost(_, error, int(worker), out_of_memory):
             return _replace(worker, error, crew, conductor, out_of_memory=out_of_memory)
         case Lost("accumulator", error):
-            raise error
+            raise conductor.reason or error
         case Lost(_, error):
             return conductor.fail(error, None)
 

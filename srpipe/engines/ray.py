@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from srpipe.errors import ClusterError, Interrupted, SrpipeError
+from srpipe.io import disk
 from srpipe.stop import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -420,7 +421,7 @@ def _tell_to_stop(stop_file: Path | None) -> float:
     """Returns until when calls are waited for, monotonic clock."""
     if stop_file is not None:
         with contextlib.suppress(OSError):
-            stop_file.touch()
+            disk.write_file(stop_file, b"")
     return time.monotonic() + _STOP_S
 
 

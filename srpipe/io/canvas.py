@@ -8,7 +8,7 @@ import numpy as np
 
 from srpipe.errors import CoverageError, InferenceError, ReadError, WriteError
 from srpipe.io.canvas_files import CanvasFiles
-from srpipe.io.checkpoint import Checkpoint, save_checkpoint
+from srpipe.io.checkpoint import Checkpoint, free_slot, save_checkpoint
 from srpipe.plan.colour import Pixels, Planes
 from srpipe.plan.job import Plan
 from srpipe.plan.kernels import blend_tile
@@ -28,9 +28,18 @@ class Canvas:
         Args:
             plan: the job.
             at: how far the files are; what they hold beyond it will be written again.
+
+        Raises:
+            WriteError: they cannot be opened.
         """
         self._plan = plan
-        self._files = CanvasFiles(plan, writable=True)
+        try:
+            self._files = CanvasFiles(plan, writable=True)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise WriteError(
+                f"the pixels in {plan.job_dir} cannot be opened ({reason}): leave that folder alone."
+            ) from None
         self._no_seam = np.zeros(
             (plan.image.bands, plan.grid.tile.height * plan.scale, 0), np.float32
         )
@@ -46,7 +55,8 @@ class Canvas:
         self._job = at.job
         self._above_crc, self._below_crc = at.above_crc, list(at.below_crc)
         self._row_stored_px = at.row_stored_px
-        self._sequence = 0
+        self._pixels_crcs, self._pixels_crc = list(at.pixels_crcs), at.pixels_crc
+        self._slot = free_slot(Path(plan.job_dir), at)
 
     @property
     def finished_rows_px(self) -> int:
@@ -118,7 +128,10 @@ class Canvas:
         # What was really stored, not what the grid promises: a gap must not go unseen.
         self.stored_px += final_width * final_height
         self._below_crc.append(self._files.below_crc(row, column))
+        self._pixels_crc = self._files.pixels_crc(row, column, self._pixels_crc)
         if column + 1 == grid.x.n_tiles:
+            self._pixels_crcs.append(self._pixels_crc)
+            self._pixels_crc = 0
             self._above_crc, self._below_crc = tuple(self._below_crc), []
             self._row_stored_px = self.stored_px
 
@@ -151,17 +164,19 @@ class Canvas:
             below_crc=tuple(self._below_crc),
             left_crc=self._files.left_crc(column) if column else None,
             row_stored_px=self._row_stored_px,
+            pixels_crcs=tuple(self._pixels_crcs),
+            pixels_crc=self._pixels_crc,
             filled_tiles=tuple(tile for tile in filled_tiles if tile < self._next_tile),
         )
         try:
             self._files.flush()
-            save_checkpoint(Path(self._plan.job_dir), checkpoint, self._sequence)
+            save_checkpoint(Path(self._plan.job_dir), checkpoint, self._slot)
         except OSError as error:
             raise WriteError(
                 f"the checkpoint in {self._plan.job_dir} cannot be written ({error.strerror}): "
                 "check the disk and its free space."
             ) from None
-        self._sequence += 1
+        self._slot += 1
 
     def _axis_weights(self, axis: str, index: int) -> Weights:
         key = (axis, index)

@@ -12,7 +12,14 @@ from srpipe.plan.image_info import Shown
 from srpipe.settings import ColorManagement
 
 _PROFILE = "icc-profile-data"
+_LEAST_BYTES = 132
 _RGB_SPACES, _GREY_SPACES = ("srgb", "rgb", "rgb16"), ("b-w", "grey16")
+
+
+def is_damaged(profile: bytes) -> bool:
+    """Whether a profile's header is none (ICC.1:2022, 7.2), or it ends early."""
+    ends_early = int.from_bytes(profile[:4], "big") > len(profile)
+    return len(profile) < _LEAST_BYTES or profile[36:40] != b"acsp" or ends_early
 
 
 def how_to_show(image: Any, wanted: ColorManagement, *, convertible: bool = True) -> Shown:
@@ -27,6 +34,8 @@ def how_to_show(image: Any, wanted: ColorManagement, *, convertible: bool = True
     if not convertible or image.format not in ("uchar", "ushort"):
         return "as it is"
     if wanted == "off" or not image.get_typeof(_PROFILE) or image.interpretation not in spaces:
+        return "as it is"
+    if is_damaged(image.get(_PROFILE)):
         return "as it is"
     if wanted == "srgb":
         return "srgb"

@@ -3,7 +3,8 @@
 A crash or a power cut may come between any two of them, and what was not synced may then be there,
 be gone, or be there in part. Files are therefore written whole under another name, synced, renamed,
 and the folder synced after them; maps are flushed before a file speaks of their content. Bytes that
-were synced are taken to survive a write beside them, as SQLite takes them to.
+were synced are taken to survive a write beside them, as SQLite takes them to. Names may be planted by
+others: what stands under one is removed, never followed or written to.
 """
 
 from __future__ import annotations
@@ -14,10 +15,21 @@ import os
 import shutil
 from pathlib import Path
 
+from srpipe.io.small_files import open_regular
+
 
 def write_file(path: Path, data: bytes) -> None:
-    """Create or overwrite ``path``; its content may not have reached the disk yet."""
-    path.write_bytes(data)
+    """Create ``path``, in place of what has its name; it may not have reached the disk yet."""
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with os.fdopen(open_regular(path, flags, follow=False), "wb") as file:
+        file.write(data)
+
+
+def overwrite_file(path: Path, data: bytes) -> None:
+    """Write to the beginning of a file that is there, into the blocks that it has already."""
+    with os.fdopen(open_regular(path, os.O_WRONLY, follow=False), "wb") as file:
+        file.write(data)
 
 
 def sync_file(path: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 from srpipe.io.colour_management import show_no_more
 from srpipe.io.geotiff import enlarged, read_georeference, with_nodata
+from srpipe.io.input_metadata import read_input_metadata
 from srpipe.io.resize import resize_image
+from srpipe.io.resolution import drop_unit, has_no_unit, unit_tags, with_resolution
 from srpipe.io.source import carry_fields
 from srpipe.io.tiff_directory import Tag, add_tags
 from srpipe.io.tiff_metadata import photograph_tags
@@ -63,6 +65,8 @@ def finish_image(plan: Plan, pixels: Any) -> Any:
     if plan.outscale is not None:
         image = resize_image(image, plan.resized_size, plan.image.alpha_band, plan.written.no_data)
     image = carry_fields(plan.image, image, plan.output_factor)
+    told = read_input_metadata(plan.image)
+    image = with_resolution(image, told, plan.output, plan.output_factor)
     if plan.image.shown == "tone":
         image = show_no_more(image)
     if plan.turned:
@@ -76,7 +80,7 @@ def finish_image(plan: Plan, pixels: Any) -> Any:
 
 
 def add_metadata(plan: Plan, path: str | os.PathLike[str], image: Any) -> None:
-    """Add what libvips does not write into a TIFF.
+    """Add what libvips does not write into a file, and take out what it makes up.
 
     Args:
         plan: the job.
@@ -86,7 +90,13 @@ def add_metadata(plan: Plan, path: str | os.PathLike[str], image: Any) -> None:
     Raises:
         OSError: the input cannot be read, or the output not be written.
     """
-    if plan.output.format.name != "TIFF" or plan.part is not None:
+    if plan.part is not None:
+        return
+    told = read_input_metadata(plan.image)
+    no_unit = told.resolution if has_no_unit(told, plan.output) else None
+    if no_unit is not None and plan.output.format.name in ("PNG", "JPEG"):
+        drop_unit(path, no_unit)
+    if plan.output.format.name != "TIFF":
         return
     part, size = plan.frame.in_image(plan.frame.crop), plan.output_size
     scale = size.width / part.width, size.height / part.height
@@ -94,6 +104,8 @@ def add_metadata(plan: Plan, path: str | os.PathLike[str], image: Any) -> None:
     tags = with_nodata(tags, plan.written.nodata, plan.written.dtype)
     place = enlarged(tags, scale, part.left, part.top)
     tags = photograph_tags(plan.image.path, image, size) if plan.output.keeps_exif else ()
+    if no_unit is not None:
+        tags += unit_tags(no_unit)
     add_tags(path, (*place, *tags), _band_tags(plan.written, plan.output))
 
 

@@ -15,8 +15,9 @@ from srpipe.plan.pixels import PixelDtype
 _PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS = 33550, 33922, 34264, 34735
 _NODATA = 42113
 _GDAL = (42112, _NODATA)
-_CARRIED = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS, 34736, 34737, *_GDAL)
-_GEOREFERENCE = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS)
+_RPC = 50844
+_CARRIED = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS, 34736, 34737, _RPC, *_GDAL)
+_GEOREFERENCE = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS, _RPC)
 _RASTER_TYPE_KEY, _PIXEL_IS_POINT = 1025, 2
 _DOUBLE, _SHORT, _ASCII = 12, 3, 2
 
@@ -90,6 +91,12 @@ def enlarged(
         elif tag.number == _TIEPOINTS:
             for i in range(0, len(values) - 5, 6):
                 values[i], values[i + 1] = moved(values[i], 0), moved(values[i + 1], 1)
+        elif tag.number == _RPC and len(values) >= 9:
+            # Line and sample: offsets count from the first pixel's middle, then scales.
+            for at, axis in ((2, 1), (3, 0)):
+                part_px = (left_px, top_px)[axis]
+                values[at] = (values[at] - part_px + 0.5) * scale[axis] - 0.5
+                values[at + 5] *= scale[axis]
         elif tag.number == _TRANSFORMATION and len(values) == 16:
             # Where the input has raster coordinate 0 in the output, and what one pixel there is here.
             origin = [-moved(0.0, axis) / scale[axis] for axis in (0, 1)]

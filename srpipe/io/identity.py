@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from srpipe.errors import ReadError
 from srpipe.io import disk
 from srpipe.io.small_files import read_json
 from srpipe.plan.image_info import HASHED_WHOLE_BYTES, FileIdentity
@@ -84,7 +85,7 @@ def has_recorded_content(path: str, identity: FileIdentity, folder: Path) -> boo
 
 def _read_content(identity: FileIdentity, folder: Path) -> str | None:
     try:
-        known = read_json(folder / CONTENT_FILE)
+        known = read_json(folder / CONTENT_FILE, follow=False)
         return str(known["content"]) if known["samples"] == identity.sha256 else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -101,3 +102,27 @@ def _hash_content(path: str, identity: FileIdentity, ended: threading.Event) -> 
         stat = os.fstat(file.fileno())
     same = (stat.st_size, stat.st_mtime_ns) == (identity.size_bytes, identity.modified_ns)
     return sha256.hexdigest() if same else None
+
+
+def check_unchanged(path: str, before: FileIdentity, folder: Path) -> None:
+    """See that a file holds what it held when a job began.
+
+    Args:
+        path: of the file.
+        before: what it was.
+        folder: of the job.
+
+    Raises:
+        ReadError: it is another by now, or cannot be read any more.
+    """
+    try:
+        now = identify_file(path)
+        touched = (now.size_bytes, now.sha256) == (before.size_bytes, before.sha256)
+        if now.content == before.content or (touched and has_recorded_content(path, now, folder)):
+            return
+    except OSError as error:
+        raise ReadError(f"{path} can no longer be read ({error.strerror}): put it back.") from None
+    raise ReadError(
+        f"{path} was changed while the job was running, and the result would be a mixture: nothing is "
+        "kept; repeat the command when the file stays as it is."
+    )

@@ -3,7 +3,7 @@
 srpipe.lock                 who works here
 plan.json                   what the job is; written after the space is taken
 pixels.raw, seams.raw       the canvas
-checkpoint-0.json, -1.json  how far it is, in turn
+checkpoint-0.json, -1.json  how far it is, in turn; their room is taken with the canvas
 output.part.tif             the output while it is encoded, always from its first row
 input.json                  hash of all of a large input, once it is known
 finished.json               which file is the whole output; written before that is put in place
@@ -94,18 +94,17 @@ class JobFolder:
             OutputError: the folder cannot be written to, or the output is there already.
         """
         try:
-            if not self._plan.fresh:
-                if self._finished:
-                    return None
-                if (self.path / PLAN_FILE).exists():
-                    self._check_same_job()
-                    self._remove_partial()
-                    found = self._last_good_state()
-                    if found:
-                        self._check_space(going_on=True)
-                        return found
+            if self._finished and not self._plan.fresh:
+                return None
             if not self._plan.overwrite:
                 refuse_existing(self._plan.output.path)
+            if not self._plan.fresh and (self.path / PLAN_FILE).exists():
+                self._check_same_job()
+                self._remove_partial()
+                found = self._last_good_state()
+                if found:
+                    self._check_space(going_on=True)
+                    return found
             return self._start_over()
         except (SpaceError, OutputError):
             if not (self.path / PLAN_FILE).exists():
@@ -188,9 +187,15 @@ class JobFolder:
         """
         output = Path(self._plan.output.path)
         try:
-            if self.partial_output.exists():
+            if not self._finished:
+                if not self.partial_output.exists():
+                    raise WriteError(
+                        f"{self.partial_output}, the finished file, has been removed: repeat the "
+                        "command, and leave the job folder alone."
+                    )
                 record = {"job": self._digest} | identity(os.fspath(self.partial_output))
                 disk.replace_file(self.path / FINISHED_FILE, json.dumps(record).encode())
+            if self.partial_output.exists():
                 put_in_place(self.partial_output, output, replace=self._plan.overwrite)
             disk.sync_folder(output.parent)
         except OSError as error:
@@ -207,10 +212,11 @@ class JobFolder:
         """
         found = load_checkpoints(self.path, self._digest)
         tiles = max((checkpoint.next_tile for checkpoint in found), default=0)
-        if not tiles:
-            self.remove()
-        else:
-            self._remove_partial()
+        with contextlib.suppress(OSError):  # what has ended the job is the error to tell of
+            if not tiles:
+                self.remove()
+            else:
+                self._remove_partial()
         return tiles
 
     def beat(self) -> None:
@@ -225,6 +231,18 @@ class JobFolder:
             disk.remove(self.path / name)
         with contextlib.suppress(OSError):  # somebody else's files may be in it
             self.path.rmdir()
+
+    def remove_if_possible(self) -> None:
+        """Remove the job's files when its output is in place; a warning if they stay."""
+        try:
+            self.remove()
+        except OSError as error:
+            logger.warning(
+                "%s is whole, but the job folder %s cannot be removed (%s): remove it by hand.",
+                self._plan.output.path,
+                self.path,
+                error.strerror,
+            )
 
     def release(self) -> None:
         """Let go of the lock."""
@@ -280,7 +298,7 @@ def _check_content(folder: Path) -> None:
         return
     # A power cut may have taken the lock file alone.
     known = {PIXELS_FILE, SEAMS_FILE, PLAN_FILE, f"{PLAN_FILE}.new", LOG_FILE, FINISHED_FILE}
-    known |= {REMOTE_FOLDER, CONTENT_FILE}
+    known |= {REMOTE_FOLDER, CONTENT_FILE, *CHECKPOINT_FILES}
     names = {entry.name for entry in folder.iterdir()}
     if names & {PLAN_FILE, FINISHED_FILE}:
         names = {name for name in names if not SLAB_NAME.fullmatch(name)}
@@ -299,8 +317,10 @@ def _remove_slabs(folder: Path) -> None:
 
 
 def _unusable(folder: Path, error: OSError) -> OutputError:
+    name = os.path.basename(error.filename or "")
+    what = f"{name}: {error.strerror}" if name not in ("", folder.name) else error.strerror
     return OutputError(
-        f"the job folder {folder} cannot be used ({error.strerror}): choose another with --job-dir."
+        f"the job folder {folder} cannot be used ({what}): choose another with --job-dir."
     )
 
 

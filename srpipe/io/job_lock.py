@@ -9,6 +9,7 @@ heartbeat, the file's time of change, tell as much as can be told.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -19,6 +20,8 @@ from pathlib import Path
 
 from srpipe.errors import JobError
 from srpipe.forks import close_in_forks
+from srpipe.io.small_files import open_regular, read_json
+from srpipe.plan.plain import rebuild
 
 LOCK_FILE = "srpipe.lock"
 HEARTBEAT_S = 5.0
@@ -28,6 +31,7 @@ _SILENCE_S = 60.0
 _ORPHANS_S = 30.0
 _GLANCE_S = 0.5
 _RETRY_S = 0.05
+_MAX_BYTES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +115,16 @@ class JobLock:
 def read_owner(folder: Path) -> Owner | None:
     """Who wrote itself into a folder's lock file; None if nobody, or it cannot be told."""
     try:
-        return Owner(**json.loads((folder / LOCK_FILE).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        owner: Owner = rebuild(Owner, read_json(folder / LOCK_FILE, _MAX_BYTES, follow=False))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+    return owner
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a process on this host, or any on a file system that passes locks on, works there."""
     try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_regular(folder / LOCK_FILE, follow=False)
     except OSError:
         return False
     try:
@@ -145,13 +150,17 @@ def has_owner_elsewhere(folder: Path) -> bool:
 def _take(folder: Path, end_s: float) -> int:
     begin_s = time.monotonic()
     while True:
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, "it is a symbolic link", os.fspath(folder))
         folder.mkdir(exist_ok=True)
         path = folder / LOCK_FILE
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, follow=False)
         except FileNotFoundError:
             continue  # its last holder has just removed the folder
         try:
+            if os.fstat(descriptor).st_nlink > 1:
+                raise OSError(errno.EMLINK, "it is another file too", os.fspath(path))
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
@@ -180,8 +189,8 @@ def _is_dead(owner: Owner) -> bool:
         os.kill(owner.pid, 0)
     except ProcessLookupError:
         return True
-    except OSError:
-        pass  # it lives, and is somebody else's
+    except (OSError, OverflowError):
+        pass  # it lives, and is somebody else's; or is no process
     return False
 
 

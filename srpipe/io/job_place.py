@@ -51,9 +51,10 @@ def job_place(output: str, job_dir: str | None = None) -> JobPlace:
     url, options = split_options(strip_file_scheme(output))
     if not is_url(url):
         path = os.path.realpath(parse_output(url + options).path)
-        return JobPlace(path, Path(os.path.abspath(job_dir or f"{path}.srpipe")), Path(path))
+        named = os.path.realpath(job_dir) if job_dir else f"{path}.srpipe"
+        return JobPlace(path, Path(named), Path(path))
     name = parse_output(url_name(url) + options).path
-    folder = Path(os.path.abspath(job_dir)) if job_dir else _folder_in_cache(url)
+    folder = Path(os.path.realpath(job_dir)) if job_dir else _folder_in_cache(url)
     return JobPlace(redact_url(url), folder, folder / REMOTE_FOLDER / f"output-{name}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from srpipe.io import disk
 from srpipe.io.output_place import identity
+from srpipe.io.small_files import parse_json, read_json
 from srpipe.plan.fingerprint import Fingerprint
 from srpipe.plan.kept import Kept
 
@@ -34,10 +35,7 @@ def read_plan(folder: Path) -> Fingerprint:
         OSError: there is none.
         ValueError: its record is damaged.
     """
-    try:
-        facts: Fingerprint = read_record(folder)["facts"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{folder / PLAN_FILE} is damaged") from None
+    facts: Fingerprint = read_record(folder)["facts"]
     return facts
 
 
@@ -45,7 +43,7 @@ def read_kept(folder: Path) -> Kept | None:
     """What the job in ``folder`` has fixed; None if there is none, or its record is damaged."""
     try:
         return Kept.parse(read_record(folder)["plan"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
@@ -54,13 +52,20 @@ def read_record(folder: Path) -> dict[str, Any]:
 
     Raises:
         OSError: nothing is.
-        ValueError, KeyError, TypeError: it is damaged.
+        ValueError: it is damaged.
     """
-    record = json.loads((folder / PLAN_FILE).read_bytes())
-    if record["sha256"] != _sha256(record["plan"]):
-        raise ValueError
-    plan: dict[str, Any] = json.loads(record["plan"])
-    return plan
+    damaged = ValueError(f"{folder / PLAN_FILE} is damaged")
+    try:
+        signed = read_json(folder / PLAN_FILE, follow=False)
+        if signed["sha256"] != _sha256(signed["plan"]):
+            raise damaged
+        record: dict[str, Any] = parse_json(signed["plan"])
+        texts = [*record["facts"], *record["facts"].values()]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise damaged from None
+    if not all(isinstance(text, str) for text in texts):
+        raise damaged
+    return record
 
 
 def is_finished_output(folder: Path, path: str, job: str | None = None) -> bool:
@@ -72,9 +77,9 @@ def is_finished_output(folder: Path, path: str, job: str | None = None) -> bool:
         job: the job must have this digest; None: any.
     """
     try:
-        record = json.loads((folder / FINISHED_FILE).read_bytes())
+        record = read_json(folder / FINISHED_FILE, follow=False)
         return job in (None, record.pop("job")) and bool(record == identity(path))
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

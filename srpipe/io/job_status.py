@@ -22,7 +22,8 @@ from srpipe.io.job_record import (
 )
 from srpipe.io.slabs_folder import read_done, tiles_done
 from srpipe.plan.fingerprint import Fingerprint, digest
-from srpipe.plan.slabs import slab_name
+from srpipe.plan.plain import rebuild
+from srpipe.plan.slabs import Slab, slab_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,16 +88,17 @@ def read_job_status(output: str, job_dir: str | None = None) -> JobStatus:
     running = is_locked(folder)
     damaged = False
     facts: Fingerprint = {}
+    columns = rows = 0
     try:
         facts = read_plan(folder)
-    except ValueError:
+        columns, rows = map(int, facts["tiles"].split("x"))
+    except (ValueError, KeyError):
         damaged = True
     except OSError:
         pass  # a job that has not begun yet, or is being tidied up
     slabs = _read_slabs(folder)
-    columns, rows = facts.get("tiles", "0x0").split("x")
-    tiles_done = max((c.next_tile for c in load_checkpoints(folder, digest(facts))), default=0)
-    tiles_total = int(columns) * int(rows)
+    found = list(load_checkpoints(folder, digest(facts)))
+    tiles_done, tiles_total = max((c.next_tile for c in found), default=0), columns * rows
     if slabs:
         running = running or any(slab.state == "running" for slab in slabs)
         tiles_done = sum(slab.tiles_done for slab in slabs)
@@ -113,7 +115,7 @@ def read_job_status(output: str, job_dir: str | None = None) -> JobStatus:
         owner=read_owner(folder) if running else None,
         tiles_done=tiles_done,
         tiles_total=tiles_total,
-        checkpoint_age_s=_checkpoint_age_s(folder),
+        checkpoint_age_s=_checkpoint_age_s(folder) if found else None,
         folder_bytes=_folder_bytes(folder),
         job=facts,
         slabs=slabs,
@@ -123,16 +125,17 @@ def read_job_status(output: str, job_dir: str | None = None) -> JobStatus:
 def _read_slabs(folder: Path) -> tuple[SlabStatus, ...]:
     try:
         record = read_record(folder)
-        frame, slabs = record["plan"]["frame"], record["slabs"]
-    except (OSError, ValueError, KeyError, TypeError):
+        frame = record["plan"]["frame"]
+        top_px = int(frame["top"] + frame["crop"]["top"])
+        slabs = [rebuild(Slab, slab) for slab in record["slabs"]]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return ()
-    top_px = frame["top"] + frame["crop"]["top"]
     job = digest(record["facts"])
     return tuple(_read_slab(folder, slab, top_px, job) for slab in slabs)
 
 
-def _read_slab(folder: Path, slab: dict[str, Any], top_px: int, job: str) -> SlabStatus:
-    index, own = int(slab["index"]), folder / slab_name(int(slab["index"]))
+def _read_slab(folder: Path, slab: Slab, top_px: int, job: str) -> SlabStatus:
+    index, own = slab.index, folder / slab_name(slab.index)
     tiles = tiles_done(folder, index, job)
     state: Literal["waiting", "running", "interrupted", "done"] = "waiting"
     if read_done(folder, index, job) is not None:
@@ -143,20 +146,21 @@ def _read_slab(folder: Path, slab: dict[str, Any], top_px: int, job: str) -> Sla
         state = "interrupted"
     return SlabStatus(
         number=index + 1,
-        top=top_px + int(slab["top_px"]),
-        height=int(slab["height_px"]),
+        top=top_px + slab.top_px,
+        height=slab.height_px,
         state=state,
         owner=read_owner(own) if state == "running" else None,
         tiles_done=tiles,
-        tiles_total=int(slab["n_tiles"]),
+        tiles_total=slab.n_tiles,
     )
 
 
 def _checkpoint_age_s(folder: Path) -> float | None:
-    times = [
-        (folder / name).stat().st_mtime for name in CHECKPOINT_FILES if (folder / name).exists()
-    ]
-    return time.time() - max(times) if times else None
+    try:
+        times = [(folder / name).lstat().st_mtime for name in CHECKPOINT_FILES]
+    except OSError:  # the job ends meanwhile
+        return None
+    return time.time() - max(times)
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -17,6 +17,7 @@ from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import processor_name
 from srpipe.io.small_files import read_small
 from srpipe.plan.model_info import ModelInfo
+from srpipe.plan.plain import rebuild
 from srpipe.settings import ValueRange
 
 logger = logging.getLogger(__name__)
@@ -69,9 +70,10 @@ class KnownModel:
             metadata = complete_metadata(self._path, props)  # warns of what cannot be used
             low, high = facts["value_range"]
             told = {"path": self._path, "value_range": (low, high), "metadata": metadata}
-            return ModelInfo(**(facts | told))
-        except (TypeError, ValueError, KeyError, AttributeError):
+            info: ModelInfo = rebuild(ModelInfo, facts | told)
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
             return None
+        return info
 
     def keep(self, info: ModelInfo, props: dict[str, str]) -> None:
         """Keep what was found out, unless the file was another one by then.

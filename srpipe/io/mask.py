@@ -12,9 +12,10 @@ from srpipe.errors import InputError, ReadError
 from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
 from srpipe.io.source import open_as_it_is
-from srpipe.io.tiff_header import read_tiff_header
+from srpipe.io.tiff_header import TiffHeader, read_tiff_header
 from srpipe.io.vips import VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.geometry import Rect, Size
+from srpipe.plan.image_info import guess_content
 from srpipe.plan.mask import Grey, Mask, MaskInfo, white_level
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def read_mask_info(path: str, size: Size, part: Rect | None = None) -> MaskInfo:
         raise InputError(f"the mask {path} is no file: check the path.")
     try:
         check_metadata(path)
-        mask = _open(path)
+        mask, _ = _open(path)
         # As a thumbnail has it: its sides are whole pixels.
         if abs(mask.width * size.height - mask.height * size.width) > max(size.width, size.height):
             raise InputError(
@@ -133,7 +134,7 @@ def _report(share: float, highest: float, what: str) -> None:
         logger.info("%s.", said)
 
 
-def _open(path: str) -> Any:
+def _open(path: str) -> tuple[Any, TiffHeader | None]:
     source = pyvips.Source.new_from_file(path)
     loader = find_loader(source)
     if loader and is_untrusted(loader):
@@ -149,8 +150,8 @@ def _open(path: str) -> Any:
         )
     image = open_as_it_is(path, untrusted=False)
     if header and (header.bits, header.photometric) == (1, 0) and "tifffile" in header.software:
-        return image.invert()  # tifffile calls the zeros of booleans white
-    return image
+        image = image.invert()  # tifffile calls the zeros of booleans white
+    return image, header
 
 
 def _weights(path: str) -> Grey:
@@ -160,40 +161,49 @@ def _weights(path: str) -> Grey:
         InputError: it has bands or numbers that make no mask.
         pyvips.Error, UnicodeDecodeError: it cannot be read; see :data:`srpipe.io.vips.VIPS_ERRORS`.
     """
-    image = _open(path)
+    image, header = _open(path)
     dtype = _TYPES.get(image.format)
     if dtype is None:
         raise InputError(f"the mask {path} holds {image.format} samples: save it with 8 bits.")
     # Once to see how high it goes, and once for its values: it may be large.
-    highest = float(_grey(path, image).max())
+    highest = float(_grey(path, image, header).max())
     lossy = image.get_typeof("vips-loader") and image.get("vips-loader").startswith(_LOSSY)
     white = 255 if lossy else white_level(dtype, highest)
     if white is None:
         raise InputError(
             f"the mask {path} goes up to {highest:g}: black is 0, and white 1, 255 or 65535."
         )
-    image = (_grey(path, _open(path)) * (255 / white) + 0.5).cast("uchar")
+    image = (_grey(path, *_open(path)) * (255 / white) + 0.5).cast("uchar")
     pixels = image.width * image.height
     if pixels > _MAX_PX:
         image = image.resize((_MAX_PX / pixels) ** 0.5)
     return np.frombuffer(image.write_to_memory(), np.uint8).reshape(image.height, image.width)
 
 
-def _grey(path: str, image: Any) -> Any:
-    """Brightness as stored, less where it is transparent, 0 where it is no number.
+def _grey(path: str, image: Any, header: TiffHeader | None) -> Any:
+    """Brightness as stored, less where it is transparent, 0 where it is no number or no data.
 
     Raises:
         InputError: its bands make no picture.
     """
     if image.interpretation in ("cmyk", "lab", "labs"):
         image = image.colourspace("srgb")
-    alpha = None
-    if image.bands in (2, 4):
-        image, alpha = image[: image.bands - 1], image[image.bands - 1]
-    if image.bands not in (1, 3):
-        raise InputError(f"the mask {path} has {image.bands} bands: save it as grey.")
+    content, alpha_band = (
+        header.tell_bands(image.bands)
+        if header
+        else guess_content(image.bands, image.interpretation)
+    )
+    if content == "data":
+        raise InputError(f"the mask {path} has {image.bands} bands of data: save it as grey.")
+    alpha = None if alpha_band is None else image[alpha_band]
+    empty = None
+    if header and header.nodata is not None and header.photometric in (1, 2):
+        empty = (image[0] == header.nodata) if header.samples == image.bands else None
+    image = image[:1] if content == "grey" else image[:3]
     image = image.cast("float")
     image = (image.abs() < _INFINITE).ifthenelse(image, 0)
+    if empty is not None:
+        image = empty.ifthenelse(0, image)
     if image.bands == 3:
         image = image.recomb(pyvips.Image.new_from_array([list(_LUMA)]))
     if alpha is not None:

@@ -64,7 +64,7 @@ def identity(path: str) -> dict[str, Any]:
     Raises:
         OSError: there is none.
     """
-    stat = os.stat(head_of(path))
+    stat = os.lstat(head_of(path))
     return {"inode": stat.st_ino, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
 
 

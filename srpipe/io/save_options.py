@@ -23,6 +23,7 @@ from srpipe.io.savers import save_image
 from srpipe.io.vips import DTYPES, FORMATS, VIPS_ERRORS, ffi, find_saver, first_line, pyvips
 from srpipe.plan.image_info import ImageInfo
 from srpipe.plan.output import OutputSpec, parse_output
+from srpipe.plan.pixels import limits
 
 _SIDE_PX = 64
 _MAX_TILE_BYTES = 2**29
@@ -105,8 +106,7 @@ def _check_data(spec: OutputSpec, image: ImageInfo) -> None:
 def _slope(image: ImageInfo) -> Any:
     """From black at the left to white at the right, half transparent where there is alpha."""
     dtype = np.dtype(image.numpy_dtype)
-    low, high = (0.0, 1.0) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    line = np.linspace(low, high, _SIDE_PX).astype(dtype)
+    line = np.linspace(*limits(image.dtype), _SIDE_PX).astype(dtype)
     pixels = np.repeat(line[:, np.newaxis], image.bands, axis=1)
     if image.alpha_band is not None:
         pixels[:, image.alpha_band] = line[_SIDE_PX // 2]

@@ -14,6 +14,7 @@ the plan, which they read, and a slab's part, which is put in place whole by who
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict
@@ -25,6 +26,7 @@ from srpipe.io import disk
 from srpipe.io.checkpoint import Checkpoint, load_checkpoints
 from srpipe.io.job_folder import SLABS_FACT, JobFolder
 from srpipe.io.job_lock import JobLock
+from srpipe.io.small_files import read_json
 from srpipe.io.space import format_bytes, free_disk_bytes, same_disk
 from srpipe.plan.fingerprint import Fingerprint
 from srpipe.plan.job import Plan
@@ -105,7 +107,8 @@ class SlabsFolder(JobFolder):
         """
         tiles = sum(tiles_done(self.path, slab.index, self._digest) for slab in self._cut.slabs)
         if not tiles:
-            self.remove()
+            with contextlib.suppress(OSError):  # what has ended the job is the error to tell of
+                self.remove()
         return tiles
 
 
@@ -122,8 +125,8 @@ def read_done(folder: Path, index: int, job: str) -> dict[str, Any] | None:
         job: digest of the whole; a part of another job, which a straggler has finished, is none.
     """
     try:
-        record: dict[str, Any] = json.loads((folder / f"{slab_name(index)}.json").read_bytes())
-        return record if record["job"] == job else None
+        record: dict[str, Any] = read_json(folder / f"{slab_name(index)}.json", follow=False)
+        return record if record["job"] == job and isinstance(record["tiles"], int) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -147,6 +150,7 @@ def tiles_done(folder: Path, index: int, job: str) -> int:
     """Tiles of a slab that need not be computed again, whoever works on it."""
     done = read_done(folder, index, job)
     if done is not None:
-        return int(done["tiles"])
+        tiles: int = done["tiles"]
+        return tiles
     found = load_checkpoints(folder / slab_name(index), None)
     return max((checkpoint.next_tile for checkpoint in found), default=0)

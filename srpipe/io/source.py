@@ -9,7 +9,7 @@ from typing import Any
 
 from srpipe.errors import InputError, SettingsError
 from srpipe.forks import refuse_in_fork
-from srpipe.io.colour_management import how_to_show, show
+from srpipe.io.colour_management import how_to_show, is_damaged, show
 from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
 from srpipe.io.small_files import check_name
@@ -24,6 +24,7 @@ from srpipe.plan.pixels import PixelDtype, limits
 from srpipe.settings import ColorManagement, NoDataWish
 
 _COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "scrgb", "multiband"}
+_WHITE_IS_ZERO, _PALETTE = 0, 3
 _GREYS = ("b-w", "grey16")
 # Carried from input to output as libvips holds them; width, height and strips are the output's own.
 _CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data")
@@ -142,6 +143,12 @@ def _describe(
     nodata = None
     if space not in CONVERTED:
         nodata = _find_nodata(name, header, DTYPES[image.format], wish)
+    floats = image.format == "float" and space not in CONVERTED
+    masked = (
+        bool(header and header.mask and header.mask.name.startswith("page"))
+        and wish != "none"
+        and (floats or nodata is not None)
+    )
     shown = how_to_show(image, color_management, convertible=nodata is None)
     if color_management == "srgb" and shown != "srgb" and image.get_typeof("icc-profile-data"):
         why = (
@@ -169,6 +176,7 @@ def _describe(
             "it pixel by pixel (gdal_translate -co INTERLEAVE=PIXEL) first."
         )
     untrusted = is_untrusted(loader)
+    profile = image.get("icc-profile-data") if "icc-profile-data" in fields else b""
     content, alpha_band = (
         header.tell_bands(image.bands)
         if header
@@ -182,7 +190,7 @@ def _describe(
         alpha_band=alpha_band,
         dtype=DTYPES[image.format],
         interpretation=image.interpretation,
-        icc_bytes=len(image.get("icc-profile-data")) if "icc-profile-data" in fields else 0,
+        icc_bytes=0 if is_damaged(profile) else len(profile),
         loader=loader,
         untrusted=untrusted,
         decoded_whole="interlaced" in fields or loader.startswith(_WHOLE_LOADERS),
@@ -191,10 +199,20 @@ def _describe(
         converted_from=CONVERTED.get(space, ""),
         shown=shown,
         orientation=_orientation(image),
-        remarks=header.remarks if header else (),
+        remarks=(*header.remarks, *_mask_remarks(header, masked, nodata)) if header else (),
         bits=header.bits if header and 8 < header.bits < 16 else None,
         nodata=nodata,
+        masked=masked,
     )
+
+
+def _mask_remarks(header: TiffHeader, masked: bool, nodata: float | None) -> list[str]:
+    if header.mask is None:
+        return []
+    what = f"has a mask ({header.mask.name})"
+    if not masked:
+        return [f"{what}, which is left out: --nodata V makes what it masks V"]
+    return [f"{what}: what it masks becomes {'NaN' if nodata is None else f'{nodata:g}'}"]
 
 
 def _find_nodata(
@@ -203,8 +221,9 @@ def _find_nodata(
     if wish == "none":
         return None
     if wish is None:
-        return read_value(header.nodata if header else None, dtype)
+        return _as_read(read_value(header.nodata, dtype), header) if header else None
     value = read_value(wish, dtype)
+    value = _as_read(value, header) if header else value
     if value is None and not (math.isnan(wish) and dtype == "float32"):
         lowest, highest = limits(dtype)
         raise SettingsError(
@@ -212,6 +231,21 @@ def _find_nodata(
             + ("finite numbers" if dtype == "float32" else f"{lowest} to {highest} ({dtype})")
             + "; use another, or none."
         )
+    return value
+
+
+def _as_read(value: float | None, header: TiffHeader) -> float | None:
+    """A no-data value of the file as libvips makes it."""
+    if value is None or header.photometric == _PALETTE:
+        return None  # several entries of a palette may be one color
+    if header.sample_format == 1:
+        most = (1 << header.bits) - 1
+        if value > most:
+            return None
+        if header.photometric == _WHITE_IS_ZERO:
+            value = most - value
+        if header.bits < 8:
+            value = value * 255 // most
     return value
 
 
@@ -232,10 +266,15 @@ def carry_fields(info: ImageInfo, image: Any, scale: float) -> Any:
     # The copy has a header of its own that may be changed.
     image = image.copy(xres=source.xres, yres=source.yres)
     present = set(source.get_fields())
+    if not info.icc_bytes:
+        present.discard("icc-profile-data")  # it is damaged: savers fail on it
     for name in _CARRIED:
         if name in present:
             value = source.get(name)
             image.set_type(types[type(value)], name, value)
+    for name in present:
+        if name.startswith("png-comment-") and source.get(name).isascii():
+            image.set_type(pyvips.GValue.gstr_type, name, source.get(name))
     if present & {"orientation", "exif-data"}:
         # After EXIF, which may have another one where a decoder has turned the pixels.
         image.set_type(pyvips.GValue.gint_type, "orientation", info.orientation)

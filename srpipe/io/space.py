@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from srpipe.errors import SpaceError
+from srpipe.io.small_files import open_regular
 
 # What cgroups of version 1 say where there is no limit is a little less than 2**63.
 _NO_LIMIT_BYTES = 2**62
@@ -117,13 +118,15 @@ def count_oom_kills() -> int | None:
 
 
 def reserve_file(path: str, n_bytes: int) -> None:
-    """Create ``path`` with ``n_bytes`` that are really there: a memory map of a sparse file dies of
-    SIGBUS when the disk is full.
+    """Create ``path``, in place of what has its name, with ``n_bytes`` that are really there: a memory
+    map of a sparse file dies of SIGBUS when the disk is full.
 
     Raises:
         SpaceError: too little room; the file is removed.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, follow=False)
     try:
         _allocate(descriptor, n_bytes)
     except OSError as error:

@@ -179,8 +179,6 @@ class TiffHeader:
             )
             larger = f"; {self.larger.name} has {self.larger.size}" if self.larger else ""
             said.append(f"{what}: only that page, of {self.size} pixels, is enhanced{larger}")
-        if self.mask:
-            said.append(f"has a mask ({self.mask.name}), which is left out")
         return tuple(said)
 
     @property
@@ -273,6 +271,7 @@ def _read(file: BinaryIO, others: list[tuple[str, Entries]]) -> TiffHeader:
         nodata_text = str(page.tags.valueof(_NODATA) or "").strip(" \0")
         orientation = int(page.tags.valueof(274) or 1)
         bits = page.bitspersample
+        unit = page.tags.valueof(296)  # tifffile's NONE is false
         return TiffHeader(
             size=size,
             compression=int(page.compression),
@@ -299,7 +298,7 @@ def _read(file: BinaryIO, others: list[tuple[str, Entries]]) -> TiffHeader:
             has_reference=_has_reference(page),
             orientation=orientation if 1 <= orientation <= 8 else 1,
             resolution=_resolution(page),
-            resolution_unit=int(page.tags.valueof(296) or 2),
+            resolution_unit=2 if unit is None else int(unit),
             odd_tags=tuple(
                 n for n, most in _CHOICES.items() if _is_odd(page.tags.valueof(n), most)
             ),

@@ -11,6 +11,7 @@ from srpipe.errors import InputError, ReadError
 from srpipe.io.png_damage import first_doubtful_row
 from srpipe.io.source import open_image
 from srpipe.io.tiff_header import read_tiff_header
+from srpipe.io.tiff_mask import TiffMask
 from srpipe.io.tiff_pieces import TiffPieces
 from srpipe.io.vips import VIPS_ERRORS, first_line, forget_errors, pyvips
 from srpipe.plan.colour import Pixels
@@ -38,6 +39,7 @@ class TileReader:
         self._info = info
         self._fill = fill
         self._pieces: TiffPieces | None = None
+        self._mask: TiffMask | None = None
         self._by_piece = False
         """Its pieces are decoded in any order, so that a damaged one spoils no other."""
         if info.loader.startswith("tiffload"):
@@ -46,6 +48,8 @@ class TileReader:
                 self._pieces, self._by_piece = TiffPieces(info.path, header), header.tiled
             except (OSError, InputError) as error:
                 raise ReadError(f"{info.path} can no longer be opened: {error}") from None
+            if info.masked:
+                self._mask = TiffMask(info.path, header)
         self._strict = whole_so_far or self._by_piece
         self._region = self._open_region(strict=self._strict)
         self._lenient: Opened | None = None
@@ -80,6 +84,19 @@ class TileReader:
         Raises:
             ReadError: the file is truncated or corrupt there.
         """
+        whole = self._read(rect, out)
+        if self._mask is not None:
+            try:
+                empty = self._mask.empty(rect)
+            except InputError as error:
+                raise ReadError(str(error)) from None
+            value = np.nan if self._info.nodata is None else self._info.nodata
+            bands = [i for i in range(self._info.bands) if i != self._info.alpha_band]
+            for band in bands:
+                out[: rect.height, : rect.width, band][empty] = value
+        return whole
+
+    def _read(self, rect: Rect, out: Pixels) -> bool:
         if self._doubtful_row is not None and rect.top + rect.height > self._doubtful_row:
             self._give_up()
         damage = self._pieces.damage(rect) if self._pieces and self._strict else []

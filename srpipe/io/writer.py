@@ -18,6 +18,7 @@ from a pipe (PNG: ISO/IEC 15948; stored blocks: RFC 1951, 3.2.4).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -111,11 +112,15 @@ class ImageWriter:
         if self._encoded is not None:
             self._encoded.set_kill(True)
         self._thread.join(_ABORT_S)
-        remove_output(Path(self._path))
+        self._remove()
         while self._thread.is_alive():  # in libraries that cannot be stopped
             self._thread.join(_TIMEOUT_S)
             if not self._thread.is_alive():
-                remove_output(Path(self._path))
+                self._remove()
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):  # why it is given up is the error to tell of
+            remove_output(Path(self._path))
 
     def _save(self, read_end: int) -> None:
         try:

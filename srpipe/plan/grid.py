@@ -14,6 +14,7 @@ border (srpipe.plan.frame), the axis begins a margin before the image and ends w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,16 @@ class AxisGrid:
     def n_tiles(self) -> int:
         """Number of tiles."""
         return len(self.starts_px)
+
+    @property
+    def covers(self) -> bool:
+        """Whether the tiles cover the axis, as those of :func:`plan_axis` do."""
+        starts = self.starts_px
+        return (
+            starts[:1] == (0,)
+            and all(0 < b - a <= self.tile_px for a, b in itertools.pairwise(starts))
+            and starts[-1] < self.length_px <= starts[-1] + self.tile_px
+        )
 
     def covered_px(self, index: int) -> int:
         """Pixels of the image that tile ``index`` covers (less than the tile at the border)."""

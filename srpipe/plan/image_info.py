@@ -84,6 +84,9 @@ class ImageInfo:
     """The value that means no data, of its type; None: there is none. In floats NaN and infinity mean
     it anyway."""
 
+    masked: bool = False
+    """GDAL's internal mask is read: what it masks has no data."""
+
     @property
     def has_alpha(self) -> bool:
         """Whether one of its bands is alpha."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from srpipe.plan.geometry import Size
-from srpipe.plan.grid import AxisGrid, Grid
+from srpipe.plan.grid import Grid
 from srpipe.plan.job import Plan
+from srpipe.plan.plain import rebuild
 from srpipe.settings import Edges, Settings
 
 
@@ -62,24 +63,21 @@ class Kept:
             KeyError, TypeError, ValueError: it is no plan of this version.
         """
         frame = plan["frame"]
-        axes = (
-            AxisGrid(
-                int(axis["length_px"]),
-                int(axis["tile_px"]),
-                tuple(map(int, axis["starts_px"])),
-                int(axis["margin_px"]),
-            )
-            for axis in (frame["whole"]["x"], frame["whole"]["y"])
-        )
+        grid = rebuild(Grid, frame["whole"])
+        if not (grid.x.covers and grid.y.covers):
+            raise ValueError("the tiles do not cover the image")
         return cls(
             model_sha256=str(plan["model"]["sha256"]),
             device=str(plan["device"]),
-            tile_size=plan["tile_size"],
-            overlap=plan["overlap"],
-            size=Size(int(plan["image"]["size"]["width"]), int(plan["image"]["size"]["height"])),
-            grid=Grid(*axes),
-            edges=frame["edges"],
-            **{key: int(plan[key]) for key in ("batch_size", "workers", "threads", "runners")},
+            tile_size=rebuild(int | None, plan["tile_size"]),
+            overlap=rebuild(int | None, plan["overlap"]),
+            size=rebuild(Size, plan["image"]["size"]),
+            grid=grid,
+            edges=rebuild(Edges, frame["edges"]),
+            **{
+                key: rebuild(int, plan[key])
+                for key in ("batch_size", "workers", "threads", "runners")
+            },
             serial=plan["engine"] == "serial",
             rewrites=tuple(map(str, plan["rewrites"])),
             graph_sha256=str(plan["graph_sha256"]),

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 from dataclasses import fields, is_dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-T = TypeVar("T")
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
-def rebuild(kind: type[T], value: Any) -> T:
-    """A dataclass from what ``asdict`` made of it, after JSON has turned its tuples into lists.
+def rebuild(kind: Any, value: Any) -> Any:
+    """A value from what ``asdict`` and JSON made of it, such as lists of its tuples.
 
     Args:
-        kind: of the value: a dataclass, whose fields are plain, dataclasses, tuples or optional.
-        value: by field.
+        kind: of the value: a dataclass, whose fields are plain, dataclasses, tuples or optional; or any
+            type that such a field may have.
+        value: as JSON has it.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no such thing.
+        KeyError, TypeError, ValueError, AttributeError, OverflowError: it is no such thing.
     """
-    made: T = _rebuild(kind, value)
-    return made
-
-
-def _rebuild(kind: Any, value: Any) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in inner:
             return None
-        (kind,) = (one for one in inner if one is not type(None))
-        return _rebuild(kind, value)
+        for one in inner:
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                return rebuild(one, value)
+        raise ValueError(f"{value!r} is none of {inner}")
+    if origin is dict:
+        return {rebuild(inner[0], k): rebuild(inner[1], v) for k, v in value.items()}
     if origin is tuple:
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
-        return tuple(_rebuild(one, part) for one, part in zip(kinds, value, strict=True))
+        return tuple(rebuild(one, part) for one, part in zip(kinds, value, strict=True))
     if origin is Literal:
         if value not in inner:
             raise ValueError(f"{value!r} is none of {inner}")
         return value
     if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
-        return kind(**{f.name: _rebuild(hints[f.name], value[f.name]) for f in fields(kind)})
+        return kind(**{f.name: rebuild(hints[f.name], value[f.name]) for f in fields(kind)})
     if kind is float:
         return float(value)
     if isinstance(kind, type) and not isinstance(value, kind):

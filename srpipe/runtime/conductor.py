@@ -59,6 +59,11 @@ class Conductor:
         """Whether there is nothing left to do."""
         return self.scheduler.finished or self.scheduler.stopped
 
+    @property
+    def reason(self) -> SrpipeError | None:
+        """Why the run comes to rest before its end, if it does."""
+        return self._reason
+
     def start(self) -> list[Instruction]:
         """The first instructions."""
         instructions = self.scheduler.start()

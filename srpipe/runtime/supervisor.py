@@ -24,10 +24,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import BinaryIO
 
 from srpipe.errors import StageError
 from srpipe.forks import close_in_forks
 from srpipe.io.checkpoint import Checkpoint
+from srpipe.io.small_files import open_regular
 from srpipe.io.space import count_oom_kills, reserve_shared_memory
 from srpipe.plan.job import Plan
 from srpipe.runtime.messages import Done, Failed, Instruction, Lost, Run, Setup
@@ -40,6 +42,7 @@ _WAIT_S = 0.5
 # No stage multiplies matrices with numpy, and idle OpenBLAS threads spin.
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 _STOP_S = 2.0
+_WORDS_BYTES = 10_000
 # The first message is the caller's sys.path: after it, srpipe can be imported as the caller has it.
 _BOOTSTRAP = (
     "import sys; from multiprocessing.connection import Connection; "
@@ -60,7 +63,7 @@ class StageProcess:
         self._log_path = log_path
         self.connection, theirs = multiprocessing.Pipe()
         close_in_forks(self.connection)
-        with log_path.open("ab") as log, theirs:
+        with _open_log(log_path) as log, theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOTSTRAP, str(theirs.fileno()), f"srpipe-{name}"],
                 stdin=subprocess.DEVNULL,
@@ -101,7 +104,10 @@ class StageProcess:
             how = f"was killed by {_signal_name(-code)}"
             if -code == signal.SIGKILL:
                 how += " (by hand, or by the kernel because memory ran out)"
-        said = self._log_path.read_text(errors="replace").strip().splitlines()
+        said: list[str] = []
+        with contextlib.suppress(OSError), self._log_path.open("rb") as log:
+            log.seek(max(os.fstat(log.fileno()).st_size - _WORDS_BYTES, 0))
+            said = log.read(_WORDS_BYTES).decode(errors="replace").strip().splitlines()
         hint = f" Its last words: {said[-1].strip()[:200]}" if said else ""
         return StageError(f"the {self.name} process {how}.{hint}")
 
@@ -116,6 +122,14 @@ class StageProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _open_log(path: Path) -> BinaryIO:
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        return os.fdopen(open_regular(path, flags, follow=False), "ab")
+    except OSError:  # nobody but a person reads it
+        return open(os.devnull, "ab")
 
 
 def _worker_name(worker: int) -> str:

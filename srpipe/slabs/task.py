@@ -5,22 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from srpipe.errors import ClusterError, ModelError, SrpipeError
+from srpipe.errors import ClusterError, JobError, ModelError, SrpipeError
 from srpipe.io.external_data import hash_model
 from srpipe.io.job_folder import lock_folder
 from srpipe.io.processor import processor_name
 from srpipe.io.slabs_folder import read_done, write_done
 from srpipe.models.zoo import find_model
 from srpipe.plan.fingerprint import differences
-from srpipe.plan.geometry import Rect, Size
 from srpipe.plan.job import Plan
+from srpipe.plan.plain import rebuild
 from srpipe.plan.slabs import Slab
 from srpipe.run import run_job, software_versions
-from srpipe.runtime.activity import StageTime
 from srpipe.runtime.events import ProgressCallback, Report
 from srpipe.stop import StopRequest
 
@@ -131,13 +130,19 @@ def check_software(versions: Mapping[str, str]) -> None:
 
 
 def report_of(record: dict[str, Any]) -> Report:
-    """The report that was written down of a slab."""
-    facts = {field.name: record[field.name] for field in fields(Report)}
-    for name in ("input_size", "output_size", "tile", "stride"):
-        facts[name] = Size(**facts[name])
-    facts["filled"] = tuple(Rect(**rect) for rect in facts["filled"])
-    facts["stages"] = {name: StageTime(**times) for name, times in facts["stages"].items()}
-    return Report(**facts)
+    """The report that was written down of a slab.
+
+    Raises:
+        JobError: it is damaged.
+    """
+    try:
+        report: Report = rebuild(Report, record)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        raise JobError(
+            "what was written down of a slab is damaged: remove its slab-*.json from the job folder, "
+            "and compute it again."
+        ) from None
+    return report
 
 
 def _record(report: Report) -> dict[str, Any]:

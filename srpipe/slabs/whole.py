@@ -13,7 +13,7 @@ from typing import Any
 
 from srpipe.errors import InputError, JobError, OutputError
 from srpipe.forks import note_work
-from srpipe.io.identity import identify_file
+from srpipe.io.identity import check_unchanged, identify_file
 from srpipe.io.job_folder import REMOTE_FOLDER, lock_folder
 from srpipe.io.job_lock import LOCK_FILE, JobLock
 from srpipe.io.job_place import JobPlace, job_place
@@ -145,17 +145,18 @@ class Whole:
                 )
             _compare_processors(done)
             (joining or self.begin_joining(folder, stop)).finish()
+        check_unchanged(self.plan.image.path, self.plan.image.identity, self.path)
         folder.publish()
         report = monitor.report([report_of(record) for record in done], at_once)
         if deliver is not None:
             deliver(report)
-        folder.remove()
+        folder.remove_if_possible()
         monitor.tell("finished")
         return report
 
 
 def _compare_processors(records: list[dict[str, Any]]) -> None:
-    kinds = sorted({str(record["processor"]) for record in records})
+    kinds = sorted({str(record.get("processor")) for record in records})
     if len(kinds) > 1:
         logger.warning(
             "slabs were computed on different processors (%s): the last bits of some pixels may not be "
@@ -251,7 +252,7 @@ def _recorded(place: JobPlace) -> tuple[Plan, int, Fingerprint]:
         facts = dict(record["facts"])
     except OSError:
         raise _no_job(place) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise InputError(
             f"the job in {place.folder} is not in slabs: repeat its command to go on with it."
         ) from None

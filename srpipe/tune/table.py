@@ -49,7 +49,7 @@ def load_table(name: str) -> Table:
     """The table that was kept; an empty one if there is none, or it is damaged."""
     try:
         return _parse(read_cached_json(_KIND, name))
-    except (TypeError, KeyError, ValueError, AttributeError):
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
         return Table()
 
 

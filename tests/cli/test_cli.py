@@ -185,7 +185,7 @@ def test_bad_outputs(tmp_path: Path, photograph: Path) -> None:
     ["o.tif[colour=blue]", "o.tif[compression=zap]", "o.tif[tile,tile_width=17]", "o.v[foo=1]"],
 )
 def test_bad_option_of_the_format(tmp_path: Path, photograph: Path, name: str) -> None:
-    assert "options" in fails(2, "enhance", photograph, f"{tmp_path}/{name}")
+    assert "option" in fails(2, "enhance", photograph, f"{tmp_path}/{name}")
     assert not list(tmp_path.glob("o.*"))
 
 

@@ -139,7 +139,7 @@ def test_an_enhanced_picture_lies_where_it_did(
     assert not caplog.messages
     srpipe.enhance(source, tmp_path / "out.png", model=x2_model)
     assert caplog.messages == [
-        f"{tmp_path / 'out.png'} holds no georeference, which {source} has: write a .tif.",
+        f"{tmp_path / 'out.png'} will not have all that {source} tells: its place on earth.",
         f"{tmp_path / 'out.png'} does not say which value means no data, which {source} does (65535): "
         "write a .tif.",
     ]

@@ -117,6 +117,25 @@ def test_where_a_file_says_that_0_is_white(tmp_path: Path) -> None:
     assert (module._weights(str(tmp_path / "m.tif")) == 255 * white).all()
 
 
+@pytest.mark.parametrize(("nodata", "dtype"), [(255, "uint8"), (-9999, "int16"), (7, "float32")])
+def test_no_data_is_black(tmp_path: Path, nodata: int, dtype: str) -> None:
+    """As GIS programs write masks of 0 and 1."""
+    pixels = half(50, 100)[..., 0].astype(dtype) // 255
+    pixels[:, 75:] = nodata
+    tag = (42113, "s", 0, str(nodata), True)
+    tifffile.imwrite(tmp_path / "m.tif", pixels, extratags=[tag])
+    expected = np.where(pixels == 1, 255, 0)
+    np.testing.assert_array_equal(module._weights(str(tmp_path / "m.tif")), expected)
+
+
+def test_a_fourth_band_that_is_no_alpha_does_not_count(tmp_path: Path) -> None:
+    pixels = np.dstack([half(50, 100, 3), np.zeros((50, 100), np.uint8)])
+    expected = half(50, 100)[..., 0]
+    for extra, result in ((0, expected), (2, expected * 0)):
+        tifffile.imwrite(tmp_path / "m.tif", pixels, photometric="rgb", extrasamples=[extra])
+        np.testing.assert_array_equal(module._weights(str(tmp_path / "m.tif")), result)
+
+
 def test_greys_mix_by_their_share_of_white(tmp_path: Path) -> None:
     image = Size(200, 100)
     for values in (
@@ -163,7 +182,7 @@ def test_the_part_that_is_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFix
     (np.ones((10, 20), np.complex64), "64 bits|complex"),
     (np.full((10, 20), 3e5, np.float32), "goes up to 300000: black is 0, and white 1, 255 or 65535"),
     (np.full((10, 20), 70000, np.int32), "goes up to 70000"),
-    (np.ones((10, 20, 5), np.uint8), "has 5 bands"),
+    (np.ones((10, 20, 5), np.uint8), "has 5 bands of data"),
 ])  # fmt: skip
 def test_numbers_that_make_no_mask(tmp_path: Path, pixels: np.ndarray, said: str) -> None:
     tifffile.imwrite(tmp_path / "m.tif", pixels, photometric="minisblack", planarconfig="contig")

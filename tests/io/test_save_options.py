@@ -24,6 +24,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "RGB": {},
     "RGB + alpha": {"bands": 4, "alpha_band": 3},
     "RGB, 16 bits": {"dtype": "uint16", "interpretation": "rgb16"},
+    "float": {"dtype": "float32", "interpretation": "scrgb"},
+    "signed": {"dtype": "int16", "bands": 1, "content": "grey", "interpretation": "grey16"},
     "data": {"bands": 5, "content": "data", "interpretation": "multiband"},
 }
 
@@ -67,6 +69,8 @@ def test_options_that_no_saver_takes(output: str, message: str) -> None:
             ["RGB, 16 bits"],
             "uint8 samples .* and not uint16.* --depth 8",
         ),
+        ("o.tif[compression=jpeg]", ["float", "signed"], "uint8 samples .* --depth 8"),
+        ("o.tif[miniswhite]", ["signed"], "hold other values"),
         ("o.tif[compression=jpeg]", ["grey + alpha", "RGB + alpha"], "bands .*without alpha"),
         ("o.tif[compression=jpeg]", ["data"], "compression=jpeg is for grey or RGB"),
         ("o.tif[compression=webp]", ["RGB, 16 bits"], "8 bit"),

@@ -155,7 +155,7 @@ def test_profile_resolution_and_exif_are_carried(tmp_path: Path) -> None:
     image.set_type(pyvips.GValue.gint_type, "orientation", 6)
     image.copy_memory().write_to_file(str(tmp_path / "tagged.tif"))
     (tmp_path / "tagged.tif").rename(plan.image.path)
-    plan = replace(plan, image=replace(plan.image, orientation=6))
+    plan = replace(plan, image=replace(plan.image, orientation=6, icc_bytes=len(profile)))
     writer = ImageWriter(plan, str(tmp_path / "part.tif"))
     writer.finish()
     written = pyvips.Image.new_from_file(str(tmp_path / "part.tif"))

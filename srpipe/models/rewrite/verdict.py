@@ -148,7 +148,7 @@ def _earlier_s(record: Any) -> float:
     """What jobs took that were too small to find anything out for."""
     try:
         return max(float(record["earlier_s"]), 0.0)
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError):
         return 0.0
 
 
