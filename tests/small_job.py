@@ -108,7 +108,7 @@ def changed_numbers(record: bytes) -> Iterator[bytes]:
 
 
 def decay(job_dir: Path, chance: random.Random) -> set[str]:
-    """Damage what was synced long ago, as a failing disk does: numbers of records, or some seams.
+    """Damage what was synced long ago, as a failing disk does: numbers of records, seams, pixels.
 
     Returns:
         The records.
@@ -120,12 +120,12 @@ def decay(job_dir: Path, chance: random.Random) -> set[str]:
         if damaged and chance.random() < 0.7:
             record.write_bytes(chance.choice(damaged))
             changed.add(record.name)
-    seams = job_dir / "seams.raw"
-    if seams.exists() and chance.random() < 0.5:
-        data = bytearray(seams.read_bytes())
-        for at in chance.sample(range(len(data)), len(data) // 500):
-            data[at] ^= 0x10
-        seams.write_bytes(data)
+    for canvas in (job_dir / "seams.raw", job_dir / "pixels.raw"):
+        if canvas.exists() and chance.random() < 0.4:
+            data = bytearray(canvas.read_bytes())
+            for at in chance.sample(range(len(data)), len(data) // 500):
+                data[at] ^= 0x10
+            canvas.write_bytes(data)
     return changed
 
 
