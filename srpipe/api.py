@@ -92,6 +92,7 @@ def enhance(
     checkpoint_every_s: float = DEFAULT_CHECKPOINT_EVERY_S,
     on_error: OnError = "stop",
     allow_untrusted: bool = False,
+    output_name: str | None = None,
     value_range: ValueRange | None = None,
     black: float | None = None,
     white: float | None = None,
@@ -154,6 +155,8 @@ def enhance(
         on_error: ``fill`` goes on where the input cannot be read, with what could be decoded, and
             lists those parts in the report; ``stop`` fails.
         allow_untrusted: read formats too that libvips does not trust with files from strangers.
+        output_name: of a model of several outputs, the one to take. None: the image of the largest
+            scale.
         value_range: what black and white are in the model's numbers: ``(0, 255)``, ``(-1, 1)`` …
             None: what its metadata say, or ``(0, 1)``.
         black: the pixel value that is black to the model. None: what its metadata say, or the smallest
@@ -226,6 +229,7 @@ def enhance(
         checkpoint_every_s=checkpoint_every_s,
         on_error=on_error,
         allow_untrusted=allow_untrusted,
+        output_name=output_name,
         value_range=value_range,
         black=black,
         white=white,

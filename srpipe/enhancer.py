@@ -29,7 +29,7 @@ from srpipe.settings import DEFAULT_MODEL, Settings
 from srpipe.stop import StopRequest
 
 # What decides which model runs, and how.
-_FIXED = ("model", "device", "value_range", "rewrite")
+_FIXED = ("model", "device", "output_name", "value_range", "rewrite")
 _WAIT_S = 0.5
 _CORES_PER_IMAGE = 8
 

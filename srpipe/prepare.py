@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from srpipe.errors import DeviceError, InputError, OutputError, RequestError
@@ -159,14 +160,16 @@ def start_model(settings: Settings, kept: Kept | None = None) -> tuple[str, Mode
     if kept is not None and settings.device == "auto" and is_available(kept.device):
         device = kept.device
     path = os.path.abspath(find_model(settings.model))
-    value_range = settings.value_range
+    probe = partial(
+        probe_model, path, value_range=settings.value_range, output_name=settings.output_name
+    )
     try:
-        return device, probe_model(path, device.partition(",")[0], value_range=value_range)
+        return device, probe(device.partition(",")[0])
     except DeviceError as error:
         if settings.device != "auto" or device == "cpu":
             raise
         logger.warning("%s Going on with the CPU.", error)
-        return "cpu", probe_model(path, "cpu", value_range=value_range)
+        return "cpu", probe("cpu")
 
 
 def _absolute(path: str, error: type[RequestError]) -> str:

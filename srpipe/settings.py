@@ -96,6 +96,8 @@ class Settings:
     """Seconds between two checkpoints; from the first on, each row of tiles ends with one too."""
     on_error: OnError = "stop"
     """What to do with tiles of the input that cannot be read: stop, or fill with what could be."""
+    output_name: str | None = None
+    """The model's output that is taken; None: the image of the largest scale."""
     value_range: ValueRange | None = None
     """What black and white are in the model's numbers; None: what its metadata say, or (0, 1)."""
     black: float | None = None

@@ -28,7 +28,8 @@ def image_info(**changes: Any) -> ImageInfo:
 def model_info(**changes: Any) -> ModelInfo:
     facts: dict[str, Any] = {
         "path": "m.onnx", "name": "m", "sha256": "0" * 64, "file_bytes": 1, "input_name": "input",
-        "output_name": "output", "layout": "NCHW", "dtype": "float32", "channels": 3, "scale": 2,
+        "output_name": "output", "outputs": (), "layout": "NCHW", "dtype": "float32",
+        "channels": 3, "scale": 2, "lost_px": 0,
         "batch": None, "height_px": None, "width_px": None, "multiple_px": 1, "least_px": 1,
         "batch_exact": True, "radius_px": 2, "halo_px": None, "halo_from": None,
         "value_range": (0.0, 1.0), "white": None, "bgr": False, "tile_px": None, "metadata": {},

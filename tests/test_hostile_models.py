@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def test_a_model_that_never_ends(
 ) -> None:
     monkeypatch.setenv("SRPIPE_MODEL_SECONDS", "3")
     said = refused(name, endless_model(tmp_path / "m.onnx"), photograph)
-    assert "took more than 3 seconds: $SRPIPE_MODEL_SECONDS (now 3) allows more" in said
+    # On a busy machine loading it may take the 15 seconds that are allowed for that.
+    limit = r"took more than (3|15) seconds: \$SRPIPE_MODEL_SECONDS \(now 3\) allows more"
+    assert re.search(limit, said)
 
 
 @pytest.mark.parametrize("name", ["enhance", "inspect", "convert"])

@@ -571,3 +571,12 @@ def test_no_data_of_a_file_in_which_white_is_zero(tmp_path: Path, grey: Path) ->
     # It is written with black as zero.
     assert nodata_of(output) == "255"
     assert np.array_equal(read(output)[..., 0] == 255, nearest(place, 180, 220))
+
+
+def test_a_forecast_speaks_of_no_sample(
+    tmp_path: Path, grey: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write(tmp_path / "in.tif", elevations())
+    report = srpipe.estimate(source, tmp_path / "out.tif", model=grey, sample_s=0.1)
+    assert report.output_bytes > 0
+    assert not caplog.messages

@@ -122,6 +122,11 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help="how batches reach the device; integer: as the image's numbers, converted there",
     )
     add(
+        "--output-name",
+        metavar="NAME",
+        help="of a model of several outputs, the one to take; default: the image of the largest scale",
+    )
+    add(
         "--range",
         metavar="LO,HI",
         help="what black and white are in the model's numbers: 0,1, 0,255 or -1,1; default from its "
@@ -269,6 +274,7 @@ def job_settings(options: argparse.Namespace) -> dict[str, Any]:
         "checkpoint_every_s": options.checkpoint_every,
         "on_error": options.on_error,
         "allow_untrusted": options.allow_untrusted,
+        "output_name": options.output_name,
         "value_range": None if options.range is None else parse_value_range(options.range),
         "black": options.black,
         "white": options.white,

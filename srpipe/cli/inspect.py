@@ -72,8 +72,9 @@ def image_facts(info: ImageInfo) -> dict[str, Any]:
     return {
         "image": info.path,
         "size": f"{info.size} pixels ({info.size.megapixels:.1f} MP)",
-        "depth": f"{8 * info.sample_bytes} bits a sample",
+        "depth": f"{8 * info.sample_bytes} bits a sample ({info.dtype})",
         "bands": f"{info.bands} ({info.kind}, {info.interpretation})",
+        "no data": "none is said" if info.nodata is None else f"{info.nodata:.17g}",
         "profile": f"embedded ICC profile, {info.icc_bytes} bytes" if info.icc_bytes else "none",
         "pages": info.pages,
         "reader": info.loader,

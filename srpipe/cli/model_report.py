@@ -60,7 +60,7 @@ class ExaminedModel:
             "output": [line for port in graph.outputs for line in _describe(port)],
             "layout": f"{info.layout} {info.dtype}",
             "channels": f"{info.channels} ({_colours(info)}, {_range(info)})",
-            "scale": info.scale,
+            "scale": f"{info.scale}{_lost(info)}",
             "batch": "free" if info.batch is None else f"fixed at {info.batch}",
             "height": _free_or_fixed(info.height_px, info),
             "width": _free_or_fixed(info.width_px, info),
@@ -184,6 +184,12 @@ def _halo(info: ModelInfo) -> str:
         "balanced": "measured: tiles differ beyond it too, and are blended over twice as much",
     }
     return f"{info.halo_px} input pixels ({meanings[info.halo_from or 'metadata']})"
+
+
+def _lost(info: ModelInfo) -> str:
+    if not info.lost_px:
+        return ""
+    return f", {info.lost_px} output pixels less on each axis: it does not pad"
 
 
 def _colours(info: ModelInfo) -> str:

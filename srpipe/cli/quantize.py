@@ -61,13 +61,12 @@ def run(options: argparse.Namespace) -> int:
 def describe(report: QuantizeReport) -> str:
     """A report as people read it."""
     width, height = report.tile_px
-    bits = "" if report.weight_bits == 8 else f", weights of {report.weight_bits} bits"
     split = ", PReLU as split channels" if report.split_prelu else ""
     lines = [
         report.target,
         f"  calibrated on    {report.calibration_tiles} tiles of {width}x{height}",
         f"  convolutions     {report.integer_convolutions} in INT8, "
-        f"{report.float_convolutions} in float{bits}{split}",
+        f"{report.float_convolutions} in float{split}",
         f"  against float32  {report.psnr_db:.1f} dB on {report.check_tiles} other tiles",
         f"  speed here       {report.int8_mp_s:.3g} MP/s, float32 {report.float_mp_s:.3g} MP/s: "
         f"{report.gain:.2f} times as fast",

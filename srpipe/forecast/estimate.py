@@ -132,8 +132,17 @@ def _run(plan: Plan, stop: StopRequest) -> _Timing:
         if event.tiles_done and event.state == "running":
             done.append((time.monotonic(), event.tiles_done))
 
+    def is_of_others(record: logging.LogRecord) -> bool:
+        """Whether a warning is of no sample, whose file nobody knows."""
+        return plan.image.path not in (record.args or ())
+
     begin_s = time.monotonic()
-    run_job(plan, note, begin_s, stop)
+    events = logging.getLogger("srpipe.runtime.events")
+    events.addFilter(is_of_others)
+    try:
+        run_job(plan, note, begin_s, stop)
+    finally:
+        events.removeFilter(is_of_others)
     end_s = time.monotonic()
     # Runners bring their first tiles at the same time.
     first_s, first = next((d for d in done if d[1] >= _at_once(plan)), done[-1])

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from srpipe.io.small_files import read_json
+
+logger = logging.getLogger(__name__)
 
 
 def cache_folder(kind: str) -> Path | None:
@@ -31,14 +35,29 @@ def cache_folder(kind: str) -> Path | None:
     return folder if os.access(folder, os.R_OK | os.X_OK) else None
 
 
-def read_cached_json(kind: str, name: str) -> Any:
-    """What was kept under a name; None if nothing is, or it is damaged."""
+def read_cached_json(
+    kind: str, name: str, parse: Callable[[Any], Any] = lambda value: value
+) -> Any:
+    """What was kept under a name; None if nothing is, or it was damaged and is dropped.
+
+    Args:
+        kind: of thing.
+        name: of the entry.
+        parse: makes of JSON what is wanted, and raises what Python raises of values of another type.
+    """
     folder = cache_folder(kind)
     if folder is None:
         return None
+    path = folder / f"{name}.json"
     try:
-        return read_json(folder / f"{name}.json")
-    except (OSError, ValueError):
+        return parse(read_json(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        logger.warning("%s is damaged: it is dropped, and found out again.", path)
+        logger.debug("%s: %s", path, error)
+        with contextlib.suppress(OSError):
+            path.unlink()
         return None
 
 

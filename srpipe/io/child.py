@@ -39,8 +39,8 @@ DEFAULT_MODEL_BYTES = 4 * 2**30
 
 _TILE_VALUES = 3 * 64 * 64
 _LOADING_TILES, _MOST_TILES = 5.0, 30.0
-# A library may keep the interpreter from telling that the process is alive.
-_SILENCE_STEPS = 5
+# A library may keep the interpreter from telling that the process is alive, as a busy machine may.
+_SILENCE_STEPS, _SILENCE_S = 5.0, 300.0
 _BEAT_S = 1.0
 _FAREWELL_S = 0.5
 _STACK_BYTES = 16 * 2**20
@@ -181,12 +181,12 @@ class Child:
             Exception: whatever the function raises.
         """
         end_s = time.monotonic() + (timeout_s or float("inf"))
+        silence_s = max(_SILENCE_S, _SILENCE_STEPS * self._step_s)
         while True:
-            wait_s = min(_SILENCE_STEPS * self._step_s, end_s - time.monotonic())
+            wait_s = min(silence_s, end_s - time.monotonic())
             if not self._connection.poll(max(wait_s, 0.0)):
-                raise StageError(
-                    f"a run of the model took more than {timeout_s or wait_s:g} seconds."
-                )
+                limit_s = timeout_s or silence_s
+                raise StageError(f"a run of the model took more than {limit_s:g} seconds.")
             try:
                 kind, content = self._connection.recv()
             except (EOFError, OSError, pickle.UnpicklingError):
@@ -288,7 +288,7 @@ class _Replies(logging.Handler):
         self._send("alive", None)
 
     def _send(self, kind: str, content: Any) -> None:
-        with self._turn, contextlib.suppress(BrokenPipeError):  # the main thread hears of that
+        with self._turn, contextlib.suppress(OSError):  # the main thread hears of that
             self._connection.send((kind, content))
 
 

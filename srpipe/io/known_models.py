@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from srpipe.io.model_sidecar import MAX_SIDECAR_BYTES, complete_metadata, sideca
 from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import processor_name
 from srpipe.io.small_files import read_small
-from srpipe.plan.model_info import ModelInfo
+from srpipe.plan.model_info import MAX_CHANNELS, MAX_SCALE, ModelInfo
 from srpipe.plan.plain import rebuild
 from srpipe.settings import ValueRange
 
@@ -24,19 +25,22 @@ logger = logging.getLogger(__name__)
 
 _KIND = "models"
 # Of what probing does: to be raised where it comes to other results for the same model.
-_VERSION = 1
+_VERSION = 2
 
 
 class KnownModel:
     """A model's place in the cache."""
 
-    def __init__(self, path: str, device: str, value_range: ValueRange | None) -> None:
+    def __init__(
+        self, path: str, device: str, value_range: ValueRange | None, output_name: str | None
+    ) -> None:
         """Find the place of a model as it is now.
 
         Args:
             path: the .onnx file.
             device: where it is probed.
             value_range: what the caller says of black and white, None for nothing.
+            output_name: the output that the caller wants, None for any.
 
         Raises:
             ModelError: the file is no ONNX model, or keeps weights outside its folder.
@@ -52,6 +56,7 @@ class KnownModel:
             "name": Path(path).name,
             "sidecar": _digest_of(sidecar_path(path)),
             "value range": value_range,
+            "output": output_name,
             "device": device,
             "processor": processor_name(),
             "onnxruntime": onnx_runtime_version(),
@@ -61,19 +66,15 @@ class KnownModel:
 
     def read(self) -> ModelInfo | None:
         """What is known of it; None where that is nothing, or damaged."""
-        entry: Any = read_cached_json(_KIND, self._name) if self._name else None
-        try:
-            facts, props = entry["facts"], entry["props"]
-            if entry["digest"] != _digest([facts, props]) or facts.keys() != _names():
-                return None
-            logger.debug("%s is known: it is not probed again", self._path)
-            metadata = complete_metadata(self._path, props)  # warns of what cannot be used
-            low, high = facts["value_range"]
-            told = {"path": self._path, "value_range": (low, high), "metadata": metadata}
-            info: ModelInfo = rebuild(ModelInfo, facts | told)
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+        known: tuple[ModelInfo, dict[str, str]] | None = None
+        if self._name is not None:
+            known = read_cached_json(_KIND, self._name, _parse)
+        if known is None:
             return None
-        return info
+        logger.debug("%s is known: it is not probed again", self._path)
+        info, props = known
+        metadata = complete_metadata(self._path, props)  # warns of what cannot be used
+        return replace(info, path=self._path, metadata=metadata)
 
     def keep(self, info: ModelInfo, props: dict[str, str]) -> None:
         """Keep what was found out, unless the file was another one by then.
@@ -89,8 +90,20 @@ class KnownModel:
         write_cached_json(_KIND, self._name, entry)
 
 
-def _names() -> set[str]:
-    return {field.name for field in fields(ModelInfo)}
+def _parse(entry: Any) -> tuple[ModelInfo, dict[str, str]]:
+    facts, props = entry["facts"], entry["props"]
+    if entry["digest"] != _digest([facts, props]):
+        raise ValueError("its digest is that of another entry")
+    if not all(isinstance(text, str) for pair in props.items() for text in pair):
+        raise TypeError("key-value pairs are text")
+    info = rebuild(ModelInfo, facts)
+    fixed = [1 if size is None else size for size in (info.batch, info.height_px, info.width_px)]
+    sizes = (info.scale, info.channels, info.multiple_px, info.least_px, *fixed)
+    if min(sizes) < 1 or info.scale > MAX_SCALE or info.channels > MAX_CHANNELS or info.lost_px < 0:
+        raise ValueError("no model has such sizes")
+    if not -math.inf < info.value_range[0] < info.value_range[1] < math.inf:
+        raise ValueError("black is not below white")
+    return info, props
 
 
 def _digest(value: Any) -> str:

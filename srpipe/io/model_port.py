@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from srpipe.errors import ModelError
 from srpipe.io.binding import Tensor
 from srpipe.io.session import Session
 from srpipe.io.space import format_bytes
-from srpipe.plan.model_info import MAX_CHANNELS, Layout
+from srpipe.plan.model_info import MAX_CHANNELS, Layout, put_inside
 from srpipe.settings import ValueRange
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
@@ -36,6 +37,8 @@ class Port:
     height_px: int | None
     width_px: int | None
     value_range: ValueRange
+    lost_px: int = 0
+    """See :class:`srpipe.plan.model_info.ModelInfo`; not known before it is measured."""
 
     @property
     def span(self) -> float:
@@ -60,29 +63,49 @@ class Port:
     def run(self, session: Session, batch: Tensor) -> Tensor | None:
         """The result as NCHW, or None where the model fails or gives no batch of images."""
         result = session.run_free(self.input_name, self.output_name, batch)
-        if result is None or result.ndim != 4 or len(result) != len(batch):
+        if result is None or result.ndim != 4 or len(result) != len(batch) or not result.size:
             return None
-        return self.nchw(result)
+        return (
+            put_inside(self.nchw(result), self.lost_px, "NCHW")
+            if self.lost_px
+            else self.nchw(result)
+        )
 
 
-def find_ports(name: str, session: Session, value_range: ValueRange) -> Iterator[Port]:
-    """The ways in which a model may be called, likeliest first.
+def find_ports(
+    name: str, session: Session, value_range: ValueRange, output_name: str | None = None
+) -> Iterator[Port]:
+    """The ways in which a model may be called: by its outputs, and of each the likeliest first.
+
+    Args:
+        name: the file, for messages.
+        session: of the model.
+        value_range: black and white in its numbers.
+        output_name: the only output that counts; None: all of them.
 
     Raises:
-        ModelError: there are none, because it is no image-to-image model.
+        ModelError: there are none, because it is no image-to-image model or has no such output.
     """
     inputs, outputs = session.inputs, session.outputs
     ports = signature(session)
-    images = [node for node in outputs if len(node.shape) in (0, 4)]
+    images = [
+        node for node in outputs if len(node.shape) in (0, 4) and output_name in (None, node.name)
+    ]
+    if output_name is not None and not images:
+        raise ModelError(
+            f"{name} has no image output named {output_name!r} ({ports}): name another with "
+            "--output-name."
+        )
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or not images:
         raise ModelError(
             f"{name} is no image-to-image model ({ports}): srpipe needs one input and one output "
             "of four dimensions, batch, channels, height and width."
         )
-    node, output = inputs[0], images[0]
-    if node.type not in _DTYPES or output.type != node.type:
+    node = inputs[0]
+    fitting = [output for output in images if output.type == node.type]
+    if node.type not in _DTYPES or not fitting:
         raise ModelError(
-            f"{name} works on {node.type} and {output.type} ({ports}): srpipe needs float32 or "
+            f"{name} works on {node.type} and {images[0].type} ({ports}): srpipe needs float32 or "
             "float16, the same in and out."
         )
     dims = [d if isinstance(d, int) and d > 0 else None for d in node.shape]
@@ -99,7 +122,7 @@ def find_ports(name: str, session: Session, value_range: ValueRange) -> Iterator
             f"({format_bytes(4 * values)}; {ports}), which is more than a tile can be: try 'srpipe "
             "convert', which frees fixed sizes, or export it for smaller ones."
         )
-    for layout, channels in ways:
+    for output, (layout, channels) in product(fitting, ways):
         height, width = dims[2:4] if layout == "NCHW" else dims[1:3]
         yield Port(
             input_name=node.name,

@@ -26,7 +26,7 @@ from srpipe.io.model_port import Port, find_ports, signature
 from srpipe.io.model_sidecar import complete_metadata, warn_of_other_scale
 from srpipe.io.session import Session
 from srpipe.plan.geometry import round_up
-from srpipe.plan.model_info import ModelInfo
+from srpipe.plan.model_info import MAX_SCALE, ModelInfo
 from srpipe.settings import ValueRange, parse_value_range
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 _MULTIPLES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 56, 64, 96, 128)
 # Probes are at least this large, for models that pad by reflection.
 _PROBE_PX = 32
-_MAX_SCALE = 8
+_LARGE_PROBE_PX = 160
 # A change of the result below this share of the range is no reach.
 _REACH_TOLERANCE = 1e-3
 _MAX_REACH_PX = 64
@@ -48,6 +48,7 @@ def probe_model(
     threads: int = 0,
     *,
     value_range: ValueRange | None = None,
+    output_name: str | None = None,
 ) -> ModelInfo:
     """Load a model and find out what it does.
 
@@ -56,28 +57,41 @@ def probe_model(
         device: where to run the probes.
         threads: cores to use, 0 for all.
         value_range: what black and white are in its numbers, whatever its metadata say.
+        output_name: the output to take; None: the image of the largest scale.
 
     Raises:
         ModelError: it cannot be loaded, or is no image-to-image model; the message says what it is.
     """
     name = os.fspath(path)
     wanted = Device.parse(device)
-    entry = KnownModel(name, str(wanted.probing), value_range)
+    entry = KnownModel(name, str(wanted.probing), value_range, output_name)
     info = entry.read()
     if info is None:
         # Only on the CPU is the memory that a model takes this machine's own.
         limit_bytes = model_bytes(files_bytes(name)) if wanted.kind == "cpu" else None
-        probe = partial(_probe, name, wanted, threads, value_range)
+        probe = partial(_probe, name, wanted, threads, value_range, output_name)
         info, props = try_out(name, probe, limit_bytes)
         entry.keep(info, props)
     elif wanted.kind != "cpu":
         Session(name, device, threads)  # whether it starts at all
     warn_of_other_scale(name, info.metadata, info.scale)
+    if info.outputs and output_name is None:
+        logger.warning(
+            "%s gives several images (%s): %s is taken, the first of the largest (--output-name "
+            "chooses another).",
+            name,
+            ", ".join(info.outputs),
+            info.output_name,
+        )
     return info
 
 
 def _probe(
-    name: str, device: Device, threads: int, value_range: ValueRange | None
+    name: str,
+    device: Device,
+    threads: int,
+    value_range: ValueRange | None,
+    output_name: str | None,
 ) -> tuple[ModelInfo, dict[str, str]]:
     """What running the model tells, and the file's own key-value pairs."""
     if device.probing != device:
@@ -87,15 +101,19 @@ def _probe(
     metadata = session.metadata = complete_metadata(name, props)
     given = _value_range(name, metadata) if value_range is None else value_range
     reasons = []
-    for port in find_ports(name, session, given):
-        try:
-            multiple, scale = _find_scale(name, session, port, metadata)
-        except ModelError as error:
-            reasons.append(str(error))
-            continue
-        info = _measure(name, session, port, multiple, scale)
-        return _with_halo(info, session if device.kind == "cpu" else None, threads), props
-    raise ModelError(reasons[0])  # the likeliest way to call it
+    found: dict[str, tuple[Port, int, int]] = {}
+    for port in find_ports(name, session, given, output_name):
+        if port.output_name not in found:
+            try:
+                found[port.output_name] = _find_scale(name, session, port, metadata)
+            except ModelError as error:
+                reasons.append(str(error))
+    if not found:
+        raise ModelError(reasons[0])  # the likeliest way to call it
+    port, multiple, scale = max(found.values(), key=lambda way: way[2])
+    several = [f"{output} x{way[2]}" for output, way in found.items() if len(found) > 1]
+    info = replace(_measure(name, session, port, multiple, scale), outputs=tuple(several))
+    return _with_halo(info, session if device.kind == "cpu" else None, threads), props
 
 
 def _with_halo(info: ModelInfo, on_cpu: Session | None, threads: int) -> ModelInfo:
@@ -135,10 +153,12 @@ def _measure(name: str, session: Session, port: Port, multiple: int, scale: int)
         file_bytes=file.stat().st_size,
         input_name=port.input_name,
         output_name=port.output_name,
+        outputs=(),
         layout=port.layout,
         dtype="float16" if port.dtype == "float16" else "float32",
         channels=port.channels,
         scale=scale,
+        lost_px=port.lost_px,
         batch=batch,
         height_px=port.height_px,
         width_px=port.width_px,
@@ -208,36 +228,78 @@ def _whole_from_0(metadata: dict[str, str], key: str) -> int | None:
 
 def _find_scale(
     name: str, session: Session, port: Port, metadata: dict[str, str]
-) -> tuple[int, int]:
-    """Scale and size multiple: the first at which two sizes work that share no larger measure."""
+) -> tuple[Port, int, int]:
+    """The port with what is lost, the size multiple and the scale: the first multiple at which sizes
+    work that share no larger measure.
+    """
     free = port.height_px is None or port.width_px is None
     multiples = _MULTIPLES if free else (1,)
     if "size_multiple" in metadata:
         multiples = (max(1, int(_number(name, metadata, "size_multiple", 1, _MAX_MULTIPLE))),)
     seen = ""
-    for multiple in multiples:
-        height = _probe_px(multiple)
-        width = height + multiple
-        batch = port.noise(port.batch or 1, port.height_px or height, port.width_px or width)
-        result = port.run(session, batch)
-        if result is None:
-            continue
-        in_height, in_width = port.nchw(batch).shape[2:]
-        _, out_channels, out_height, out_width = result.shape
-        seen = f" (an input of {in_width}x{in_height} gives {out_width}x{out_height})"
-        scale = out_height // in_height
-        whole = (out_height, out_width) == (in_height * scale, in_width * scale)
-        if whole and 1 <= scale <= _MAX_SCALE:
+    # Where convolutions without padding take much away, it takes larger images to see it.
+    for least_px in (_PROBE_PX, _LARGE_PROBE_PX) if free else (_PROBE_PX,):
+        for multiple in multiples:
+            sizes = [port.height_px or round_up(least_px, multiple)]
+            sizes.append(port.width_px or sizes[0] + multiple)
+            shapes = _shapes(session, port, *sizes)
+            if shapes is None:
+                continue
+            (in_height, in_width), (out_channels, out_height, out_width) = shapes
+            seen = f" (an input of {in_width}x{in_height} gives {out_width}x{out_height})"
+            law = _size_law((in_height, in_width), (out_height, out_width))
+            if law is None or not 1 <= law[0] <= MAX_SCALE:
+                continue
+            if law[1] and not _holds(session, port, multiple, sizes, law):
+                continue
             if out_channels != port.channels:
                 raise ModelError(
                     f"{name} takes {port.channels} channels and gives {out_channels}: srpipe needs a "
                     "model that gives as many as it takes."
                 )
-            return multiple, scale
+            return replace(port, lost_px=law[1]), multiple, law[0]
     raise ModelError(
         f"{name} is no image-to-image model that srpipe can use ({signature(session)}): no input "
-        f"size gave an output of the same channels, 1 to {_MAX_SCALE} times as large{seen}."
+        f"size gave an output of the same channels, 1 to {MAX_SCALE} times as large, or smaller than "
+        f"that by the same everywhere{seen}."
     )
+
+
+def _shapes(
+    session: Session, port: Port, height: int, width: int
+) -> tuple[tuple[int, int], tuple[int, int, int]] | None:
+    """Height and width of an input; channels, height and width of its output."""
+    batch = port.noise(port.batch or 1, height, width)
+    result = port.run(session, batch)
+    if result is None:
+        return None
+    in_height, in_width = port.nchw(batch).shape[2:]
+    return (in_height, in_width), (result.shape[1], result.shape[2], result.shape[3])
+
+
+def _size_law(inputs: tuple[int, int], outputs: tuple[int, int]) -> tuple[int, int] | None:
+    """Scale, and what the output lacks of that, which two sides of an image have in common."""
+    exact = outputs[0] // inputs[0]
+    if exact >= 1 and outputs == (inputs[0] * exact, inputs[1] * exact):
+        return exact, 0
+    if inputs[0] == inputs[1]:  # of a fixed size: less than one pixel in four is lost
+        scale = -(-outputs[0] // inputs[0])
+    else:
+        scale = (outputs[1] - outputs[0]) // (inputs[1] - inputs[0])
+    lost = [scale * side - got for side, got in zip(inputs, outputs, strict=True)]
+    plausible = inputs[0] != inputs[1] or 4 * lost[0] <= scale * inputs[0]
+    return (scale, lost[0]) if lost[0] == lost[1] > 0 and plausible else None
+
+
+def _holds(
+    session: Session, port: Port, multiple: int, sizes: list[int], law: tuple[int, int]
+) -> bool:
+    """Whether other sizes, where there are any, follow the same law."""
+    scale, lost = law
+    height = port.height_px or sizes[0] + 3 * multiple
+    width = port.width_px or sizes[1] + 6 * multiple
+    shapes = _shapes(session, port, height, width)
+    return shapes is not None and shapes[1][1:] == (height * scale - lost, width * scale - lost)
 
 
 def _probe_px(multiple: int) -> int:

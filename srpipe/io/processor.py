@@ -1,4 +1,4 @@
-"""The processor: what it is, how many cores there are, and how it adds up products of 8 bits."""
+"""The processor: what it is, and how many cores there are."""
 
 from __future__ import annotations
 
@@ -28,18 +28,3 @@ def processor_name() -> str:
         lines = []
     named = (line for line in lines if line.startswith(("model name", "CPU part")))
     return f"{platform.machine()} {next(named, platform.processor())}"
-
-
-def saturates_sums() -> bool:
-    """Whether sums of two products of unsigned and signed 8 bits stop at 16 bits.
-
-    So it is on x86 without VNNI, where ONNX Runtime uses VPMADDUBSW: results are then wrong where
-    weights use all 8 bits.
-    """
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return True  # unknown: the careful answer
-    return not {"avx512_vnni", "avx_vnni"} & set(flags)

@@ -12,7 +12,7 @@ from srpipe.io.binding import Batch, Binding, DeviceBinding, HostBinding, Tensor
 from srpipe.io.child import time_limit
 from srpipe.io.devices import Device, Provider
 from srpipe.io.external_data import external_files, loadable_path
-from srpipe.io.onnx_runtime import QUIET, is_out_of_memory, one_line, ort
+from srpipe.io.onnx_runtime import is_out_of_memory, one_line, ort, session_options
 
 
 class Terminator:
@@ -102,8 +102,7 @@ class Session:
         return device.error(one_line(error))
 
     def _start(self, providers: list[Provider]) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.log_severity_level = QUIET
+        options = session_options()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         # Costs 38–47 % more memory at batch 4 and gains nothing (DESIGN.md).

@@ -14,7 +14,7 @@ from srpipe.io.identity import identify_file
 from srpipe.io.metadata_size import check_metadata
 from srpipe.io.small_files import check_name
 from srpipe.io.tiff_header import TiffHeader, read_tiff_header
-from srpipe.io.tiff_image import check_decoder, check_kind, open_tiff
+from srpipe.io.tiff_image import check_decoder, check_kind, open_tiff, shown_value
 from srpipe.io.to_rgb import CONVERTED, to_rgb
 from srpipe.io.vips import DTYPES, VIPS_ERRORS, find_loader, first_line, is_untrusted, pyvips
 from srpipe.plan.geometry import Size
@@ -24,7 +24,6 @@ from srpipe.plan.pixels import PixelDtype, limits
 from srpipe.settings import ColorManagement, NoDataWish
 
 _COLOUR_SPACES = {"b-w", "grey16", "srgb", "rgb", "rgb16", "scrgb", "multiband"}
-_WHITE_IS_ZERO, _PALETTE = 0, 3
 _GREYS = ("b-w", "grey16")
 # Carried from input to output as libvips holds them; width, height and strips are the output's own.
 _CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data")
@@ -236,17 +235,9 @@ def _find_nodata(
 
 def _as_read(value: float | None, header: TiffHeader) -> float | None:
     """A no-data value of the file as libvips makes it."""
-    if value is None or header.photometric == _PALETTE:
-        return None  # several entries of a palette may be one color
-    if header.sample_format == 1:
-        most = (1 << header.bits) - 1
-        if value > most:
-            return None
-        if header.photometric == _WHITE_IS_ZERO:
-            value = most - value
-        if header.bits < 8:
-            value = value * 255 // most
-    return value
+    if value is None or (header.sample_format == 1 and value >= 1 << header.bits):
+        return None
+    return shown_value(header, value)
 
 
 def _orientation(image: Any) -> int:

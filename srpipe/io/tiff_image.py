@@ -119,6 +119,16 @@ def fill_value(header: TiffHeader) -> float:
     return value if value == math.floor(value) and low <= value <= high else 0
 
 
+def shown_value(header: TiffHeader, value: float) -> float | None:
+    """What the image has for a number in the file, in its first band; None: a color of a palette."""
+    if header.color_map:
+        return None
+    highest = (1 << header.bits) - 1
+    if header.photometric == 0 and header.sample_format in (1, 4):  # white is zero
+        value = highest - value
+    return value * 255 // highest if header.bits < 8 else value
+
+
 def check_kind(path: str, header: TiffHeader) -> None:
     """Refuse sample types that srpipe does not enhance, by their names, and headers that contradict
     themselves.
@@ -215,14 +225,13 @@ def _with_tiles(image: Any, header: TiffHeader) -> Any:
     mask = pyvips.Image.new_from_array(sparse.astype(np.uint8) * 255)
     mask = mask.zoom(piece.width, piece.height).crop(0, 0, image.width, image.height)
     value = fill_value(header)
-    if header.photometric == 0 and header.sample_format != 3:
-        value = (1 << header.bits) - 1 - value
-    values = [value] * image.bands
-    if header.bits < 8:
-        values = [value * 255 // ((1 << header.bits) - 1) for value in values]
-    if header.color_map:
-        entries = 1 << header.bits
-        values = [header.color_map[int(value) + i * entries] >> 8 for i in range(image.bands)]
+    shown = shown_value(header, value)
+    values: list[float]
+    if shown is None:
+        entries, shift = 1 << header.bits, 8 if header.bits <= 8 else 0
+        values = [header.color_map[int(value) + i * entries] >> shift for i in range(image.bands)]
+    else:
+        values = [shown, *[value] * (image.bands - 1)]
     fill = image.new_from_image(values).copy(interpretation=image.interpretation)
     # Whole tiles of the file, of which all or nothing is filled: libvips computes only what it needs.
     return mask.ifthenelse(fill, image).tilecache(

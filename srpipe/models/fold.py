@@ -9,7 +9,7 @@ import onnx
 
 from srpipe.errors import ModelError
 from srpipe.io.child import time_limit
-from srpipe.io.onnx_runtime import QUIET, one_line, ort
+from srpipe.io.onnx_runtime import one_line, ort, session_options
 
 _STANDARD = {"", "ai.onnx"}
 
@@ -23,8 +23,7 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ModelError: ONNX Runtime does not take the graph.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = QUIET
+    options = session_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "folded.onnx"

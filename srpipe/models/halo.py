@@ -23,7 +23,7 @@ from srpipe.plan.colour import ColourPath, Pixels, Planes
 from srpipe.plan.geometry import round_up
 from srpipe.plan.grid import AxisGrid
 from srpipe.plan.job import DEFAULT_TILE_SIZE_PX
-from srpipe.plan.model_info import ModelInfo
+from srpipe.plan.model_info import ModelInfo, put_inside
 from srpipe.plan.window import MAX_DEFAULT_OVERLAP_PX, axis_weights, default_trim_px, overlap_for
 
 logger = logging.getLogger(__name__)
@@ -165,6 +165,8 @@ def _enhance(info: ModelInfo, session: Session, pixels: Pixels) -> Planes | None
     result = session.run_free(info.input_name, info.output_name, batch)
     if result is None or not np.isfinite(result).all():
         return None
+    if info.lost_px:
+        result = put_inside(result, info.lost_px, info.layout)
     planes: Planes = np.clip(colour.unpack(result[0], None), 0, 1)
     return planes
 

@@ -17,7 +17,6 @@ import onnx
 
 from srpipe.errors import ModelError
 from srpipe.io.binding import Tensor
-from srpipe.io.processor import saturates_sums
 from srpipe.io.session import Session
 from srpipe.models.activations import look_inside
 from srpipe.models.calibration import Shares
@@ -65,7 +64,6 @@ class Workbench:
         self._model = equalize(model, self._peaks(model))
         self._graph = Graph(self._model)
         self._session = Session(info.path, "cpu", cores)
-        self._weight_bits = 7 if saturates_sums() else 8
         self._last: tuple[Recipe, onnx.ModelProto] | None = None
 
     def best(self, source: Path, tile: Tensor) -> Candidate:
@@ -113,7 +111,7 @@ class Workbench:
             name: Range(min(low * clip, 0.0), max(high * clip, 0.0))
             for name, (low, high) in self._extremes.items()
         } | {self._info.input_name: Range(min(black, 0.0), white)}  # so that 8-bit pixels are exact
-        return Recipe(chosen=chosen, ranges=ranges, split=split, weight_bits=self._weight_bits)
+        return Recipe(chosen=chosen, ranges=ranges, split=split)
 
     @cached_property
     def _extremes(self) -> dict[str, tuple[float, float]]:

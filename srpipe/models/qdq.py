@@ -24,6 +24,10 @@ from onnx import helper, numpy_helper
 
 Floats = npt.NDArray[np.float32]
 
+WEIGHT_BITS = 7
+"""With which sums of two products stay within 16 bits, where processors without VNNI stop."""
+MOST_WEIGHT = 2 ** (WEIGHT_BITS - 1) - 1
+"""The largest integer of a weight."""
 _LEVELS = 255
 # Bias in units of input scale times weight scale must fit 32 bits, with room for the sum.
 _MAX_BIAS = 2**30
@@ -118,13 +122,6 @@ class Recipe:
     """Of every tensor that :func:`quantized_tensors` names."""
     split: bool
     """Whether PReLUs between them become split channels (see the module)."""
-    weight_bits: int
-    """8; or 7, with which sums of two products stay within 16 bits, for processors that stop there."""
-
-    @property
-    def most_weight(self) -> int:
-        """The largest integer of a weight."""
-        return int(2 ** (self.weight_bits - 1) - 1)
 
 
 def is_split(graph: Graph, prelu: onnx.NodeProto, chosen: Collection[str]) -> bool:
@@ -175,7 +172,7 @@ def scaled_weights(graph: Graph, recipe: Recipe, conv: onnx.NodeProto) -> tuple[
         slopes = graph.slopes(prelu)
         assert slopes is not None
         weights = np.concatenate([weights, weights * slopes.reshape(1, -1, 1, 1)], axis=1)
-    scales = np.abs(weights).max(axis=(1, 2, 3)) / recipe.most_weight
+    scales = np.abs(weights).max(axis=(1, 2, 3)) / MOST_WEIGHT
     if len(conv.input) > 2 and conv.input[2]:
         step = source_range(graph, recipe, conv).scale
         scales = np.maximum(scales, np.abs(graph.floats(conv.input[2])) / (step * _MAX_BIAS))

@@ -1,6 +1,6 @@
 """INT8: turns a float32 model into one whose convolutions ONNX Runtime computes in integers.
 
-Static QDQ, unsigned 8-bit activations, signed 8-bit weights per output channel. Everything but
+Static QDQ, unsigned 8-bit activations, signed 7-bit weights per output channel. Everything but
 convolutions stays float. How: :mod:`srpipe.models.qdq` and :mod:`srpipe.models.int8_search`.
 """
 
@@ -22,7 +22,7 @@ from srpipe.io.processor import available_cores
 from srpipe.models.calibration import choose_tiles, share_out
 from srpipe.models.graph import add_metadata, check_target, load_graph, metadata_of, save_graph
 from srpipe.models.int8_search import LEAST_PSNR_DB, Workbench
-from srpipe.models.qdq import Recipe
+from srpipe.models.qdq import WEIGHT_BITS
 from srpipe.models.speed import compare_speeds
 from srpipe.models.zoo import find_model
 from srpipe.plan.model_info import ModelInfo
@@ -52,7 +52,6 @@ class QuantizeReport:
     float_convolutions: int
     split_prelu: bool
     """PReLUs are split channels (see :mod:`srpipe.models.qdq`)."""
-    weight_bits: int
     psnr_db: float
     """INT8 against float32 output, of the whole value range, 120 at most."""
     float_mp_s: float
@@ -126,9 +125,7 @@ def quantize_model(
         psnr_db = bench.psnr_db(final.path, shares.checking)
         finished = onnx.load(final.path)
         n_integer, n_all = len(final.recipe.chosen), len(bench.convolutions)
-        facts = _facts(info, model, final.recipe, psnr_db) | {
-            "integer_convolutions": f"{n_integer} of {n_all}"
-        }
+        facts = _facts(info, model, psnr_db) | {"integer_convolutions": f"{n_integer} of {n_all}"}
         add_metadata(finished, facts)
         save_graph(finished, goal)
     height, width = tiles[0].shape[2:] if info.layout == "NCHW" else tiles[0].shape[1:3]
@@ -141,7 +138,6 @@ def quantize_model(
         integer_convolutions=n_integer,
         float_convolutions=n_all - n_integer,
         split_prelu=final.recipe.split,
-        weight_bits=final.recipe.weight_bits,
         psnr_db=psnr_db,
         float_mp_s=float_mp_s,
         int8_mp_s=int8_mp_s,
@@ -185,9 +181,7 @@ def prepare_graph(path: str) -> onnx.ModelProto:
     return model
 
 
-def _facts(
-    info: ModelInfo, model: onnx.ModelProto, recipe: Recipe, psnr_db: float
-) -> dict[str, str]:
+def _facts(info: ModelInfo, model: onnx.ModelProto, psnr_db: float) -> dict[str, str]:
     """Metadata: the source's, what was measured of it, and how it was quantised."""
     measured = {"scale": str(info.scale)}
     if info.multiple_px > 1:
@@ -202,7 +196,7 @@ def _facts(
         | {
             "name": f"{info.name}-int8",
             "quantization": "static QDQ, U8S8, weights per output channel",
-            "weight_bits": str(recipe.weight_bits),
+            "weight_bits": str(WEIGHT_BITS),
             "psnr_to_float32_db": f"{psnr_db:.1f}",
         }
     )

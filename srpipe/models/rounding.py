@@ -16,7 +16,15 @@ from onnx import helper
 
 from srpipe.io.binding import Tensor
 from srpipe.models.activations import look_inside
-from srpipe.models.qdq import Floats, Graph, Recipe, scaled_weights, source_range, split_source
+from srpipe.models.qdq import (
+    MOST_WEIGHT,
+    Floats,
+    Graph,
+    Recipe,
+    scaled_weights,
+    source_range,
+    split_source,
+)
 
 # Share of the mean diagonal added to it: keeps the matrix invertible where inputs are alike.
 _DAMPING = 0.01
@@ -101,7 +109,7 @@ def round_on_tiles(
         for name, products in _products(model, graph, recipe, some, tiles, threads).items():
             weights, scales = scaled_weights(graph, recipe, graph.maker[name])
             flat = weights.reshape(len(weights), -1)
-            rounded = round_weights(flat, scales, products, recipe.most_weight)
+            rounded = round_weights(flat, scales, products, MOST_WEIGHT)
             integers[name] = rounded.reshape(weights.shape)
     return integers
 

@@ -125,6 +125,11 @@ def measure_seams(
             f"model {info.name} takes only a size of {info.width_px or 'any'}x"
             f"{info.height_px or 'any'}: there is no whole result to compare its tiles with."
         )
+    if info.lost_px:
+        raise ModelError(
+            f"model {info.name} gives less than its input's size: there is no whole result to compare "
+            "its tiles with."
+        )
     settings = Settings(tile_size=tile_size, overlap=overlap, engine="serial", edges="none")
     grids = []
     with tempfile.TemporaryDirectory(prefix="srpipe-") as folder:

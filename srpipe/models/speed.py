@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -74,8 +75,8 @@ def rough_speed(info: ModelInfo, device: str, cores: int) -> float | None:
     """
     facts = (info.sha256, device, cores, processor_name(), onnx_runtime_version())
     name = hashlib.sha256(repr(facts).encode()).hexdigest()
-    kept = read_cached_json(_KIND, name)
-    if type(kept) is float and math.isfinite(kept) and kept > 0:
+    kept: float | None = read_cached_json(_KIND, name, _parse_speed)
+    if kept is not None:
         return kept
     try:
         speed = try_out(info.path, partial(_measure_speed, info, device, cores), most_bytes())
@@ -83,6 +84,13 @@ def rough_speed(info: ModelInfo, device: str, cores: int) -> float | None:
         logger.info("the speed of %s cannot be measured: %s", info.name, error)
         return None
     write_cached_json(_KIND, name, speed)
+    return speed
+
+
+def _parse_speed(value: Any) -> float:
+    speed = float(value)
+    if not (speed > 0 and math.isfinite(speed)):
+        raise ValueError(f"{speed} is no speed")
     return speed
 
 
@@ -110,8 +118,7 @@ class _Runner:
         self._session = Session(str(path), "cpu", 1)
         self._names = model.input_name, model.output_name
         self._tile = tile
-        axes = (2, 3) if model.layout == "NCHW" else (1, 2)
-        shape = [n * model.scale if i in axes else n for i, n in enumerate(tile.shape)]
+        shape = model.result_shape(tile.shape)
         self._results = [np.zeros(shape, tile.dtype) for _ in range(cores)]
         self.time_s(cores)
 

@@ -76,14 +76,12 @@ def measure_tile_memory(
 
 def _measure(info: ModelInfo, tile: Size, batch_size: int, timeout_s: float) -> tuple[int, int]:
     planes = [batch_size, info.channels, tile.height, tile.width]
-    scaled = tile.scaled(info.scale)
-    results = [batch_size, info.channels, scaled.height, scaled.width]
     if info.layout == "NHWC":
-        planes, results = ([n, h, w, c] for n, c, h, w in (planes, results))
+        planes = [planes[i] for i in (0, 2, 3, 1)]
     what = f"running {info.name} on {batch_size} tile{'s' * (batch_size > 1)} of {tile}"
     try:
         with Child() as child:
-            child.start(_run_batch, info, planes, results)
+            child.start(_run_batch, info, planes)
             model_bytes, grown = child.result(timeout_s)
     except OutOfMemoryError as error:
         raise OutOfMemoryError(f"{what}: there is too little memory ({error}).") from None
@@ -92,12 +90,12 @@ def _measure(info: ModelInfo, tile: Size, batch_size: int, timeout_s: float) -> 
     return model_bytes, grown
 
 
-def _run_batch(info: ModelInfo, planes: list[int], results: list[int]) -> tuple[int, int]:
+def _run_batch(info: ModelInfo, planes: list[int]) -> tuple[int, int]:
     """Run one batch in this process: the growth of loading and of running, bytes."""
     empty = status_bytes("VmRSS")
     session = Session(info.path, "cpu", 0)
     batch = np.random.default_rng(0).random(planes, np.float32).astype(info.dtype, copy=False)
-    result = np.zeros(results, info.dtype)
+    result = np.zeros(info.result_shape(planes), info.dtype)
     result.fill(1)  # touched, so that it counts before the run and not in it
     loaded = status_bytes("VmRSS")
     peak = reset_peak()

@@ -12,7 +12,7 @@ import onnx
 from srpipe.errors import ModelError
 from srpipe.io.child import time_limit
 from srpipe.io.external_data import external_files, loadable_path
-from srpipe.io.onnx_runtime import QUIET, one_line, ort
+from srpipe.io.onnx_runtime import one_line, ort, session_options
 
 Array = npt.NDArray[Any]
 
@@ -28,8 +28,7 @@ def open_on_cpu(model: bytes | str) -> ort.InferenceSession:
         name = model
         external_files(model)
         model = loadable_path(model)
-    options = ort.SessionOptions()
-    options.log_severity_level = QUIET
+    options = session_options()
     try:
         with time_limit():
             return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

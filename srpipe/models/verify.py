@@ -53,6 +53,7 @@ class Runner:
         self._input = inputs[0].name
         self._dtype = _DTYPES[inputs[0].type]
         self._why = ""
+        self._output = ""
 
     def try_run(self, batch: Tensor, output: str = "") -> Tensor | None:
         """The result of ``output``, by default the image; None if the model does not take the batch."""
@@ -80,9 +81,29 @@ class Runner:
         return result
 
     def image_output(self) -> str:
-        """The first output that can be a batch of images, else the first."""
-        outputs = self._session.get_outputs()
-        return str(next((o.name for o in outputs if len(o.shape) in (0, 4)), outputs[0].name))
+        """The first of the largest images that it gives, else the first output."""
+        if not self._output:
+            outputs = self._session.get_outputs()
+            images = [str(output.name) for output in outputs if len(output.shape) in (0, 4)]
+            self._output = images[0] if images else str(outputs[0].name)
+            if len(images) > 1:
+                self._output = self._largest(images) or self._output
+        return self._output
+
+    def _largest(self, names: list[str]) -> str | None:
+        for size in _TRIED_PX:
+            tile = noise(self.shape, self.shape[0] or 1, size, self.value_range())
+            results = {name: self.try_run(tile, name) for name in names}
+            images = {
+                name: result.size
+                for name, result in results.items()
+                if result is not None
+                and result.ndim == 4
+                and (result.shape[1] == tile.shape[1] or result.shape[3] == tile.shape[3])
+            }
+            if images:
+                return max(images, key=lambda name: images[name])
+        return None
 
     def value_range(self) -> ValueRange:
         """What black and white are in its numbers, by its metadata.

@@ -44,6 +44,8 @@ def fingerprint(plan: Plan, versions: Mapping[str, str]) -> Fingerprint:
         "on error": plan.on_error,
         "device": plan.device.partition(":")[0],
     }
+    if model.outputs:
+        facts["model's output"] = model.output_name
     if plan.written.dtype != image.dtype:
         facts["depth"] = plan.written.dtype
     if plan.outscale is not None:

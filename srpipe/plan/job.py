@@ -346,7 +346,10 @@ def make_plan(
     n_batches = -(-grid.n_tiles // batch_size)
     workers = min(_workers(settings, device), n_batches)
     reach_px = _reach_px(model, image)
-    trims = tuple(default_trim_px(axis.overlap_px, reach_px) for axis in (whole.x, whole.y))
+    trims = tuple(
+        max(default_trim_px(axis.overlap_px, reach_px), model.border_px)
+        for axis in (whole.x, whole.y)
+    )
     engine = chosen_engine(settings) or auto_engine(grid.n_tiles, workers)
     if engine == "serial":
         workers = 1
@@ -456,12 +459,14 @@ def plan_grid(settings: Settings, image: ImageInfo, model: ModelInfo) -> Grid:
             most_px = min((tile_px - 1) // 2, tile_px - multiple_px)
             overlap_px = max(0, min(_default_overlap_px(model, image), most_px))
         check_overlap(tile_px, overlap_px)
+        _check_border(settings, model, overlap_px)
         if tile_px - overlap_px < multiple_px:
             raise SettingsError(
                 f"overlap {overlap_px} leaves no whole multiple of {multiple_px} pixels, which model "
                 f"{model.name} needs, in a tile of {tile_px}: use larger tiles."
             )
         margin_px = 0 if settings.edges == "none" else _margin_px(model, image, overlap_px)
+        margin_px = max(margin_px, model.border_px)
         axes.append(
             plan_axis(
                 length_px,
@@ -474,6 +479,22 @@ def plan_grid(settings: Settings, image: ImageInfo, model: ModelInfo) -> Grid:
             )
         )
     return Grid(*axes)
+
+
+def _check_border(settings: Settings, model: ModelInfo, overlap_px: int) -> None:
+    """Refuse what would show the pixels at a tile's border for which the model gives nothing."""
+    if not model.border_px:
+        return
+    lacks = f"model {model.name} gives nothing for {model.border_px} pixels at each side of a tile"
+    if settings.edges == "none":
+        raise SettingsError(f"{lacks}, so that edges cannot be none: choose others.")
+    if settings.blend == "mean":
+        raise SettingsError(f"{lacks}, which the blend mean would show: use feather or crop.")
+    if overlap_px < 2 * model.border_px:
+        raise SettingsError(
+            f"{lacks}, so that overlap {overlap_px} leaves gaps: it must be {2 * model.border_px} at "
+            "least, in tiles more than twice as large."
+        )
 
 
 def _tile_px(wanted_px: int | None, fixed_px: int | None, model: ModelInfo, axis: str) -> int:
@@ -510,7 +531,7 @@ def _reach_px(model: ModelInfo, image: ImageInfo) -> int | None:
         return None
     seen = bands_seen(image, model)
     resized = model.scale > 1 and (image.bands > seen or model.channels < seen)
-    return max(halo_px, BICUBIC_RADIUS_PX if resized else 0)
+    return max(halo_px, model.border_px, BICUBIC_RADIUS_PX if resized else 0)
 
 
 def _default_overlap_px(model: ModelInfo, image: ImageInfo) -> int:
@@ -519,7 +540,7 @@ def _default_overlap_px(model: ModelInfo, image: ImageInfo) -> int:
         return MAX_DEFAULT_OVERLAP_PX
     # Without a halo beyond which all is well, half of the overlap is for the ramp.
     overlap_px = 4 * reach_px if model.halo_from == "balanced" else overlap_for(reach_px)
-    return min(overlap_px, MAX_DEFAULT_OVERLAP_PX)
+    return max(min(overlap_px, MAX_DEFAULT_OVERLAP_PX), 2 * model.border_px)
 
 
 def _margin_px(model: ModelInfo, image: ImageInfo, overlap_px: int) -> int:

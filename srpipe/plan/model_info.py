@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from srpipe.settings import ValueRange
 
@@ -11,6 +15,7 @@ Layout = Literal["NCHW", "NHWC"]
 HaloSource = Literal["metadata", "measured", "balanced"]
 
 MAX_CHANNELS = 64
+MAX_SCALE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +30,8 @@ class ModelInfo:
     file_bytes: int
     input_name: str
     output_name: str
+    outputs: tuple[str, ...]
+    """The images that it gives, with their scales, where there are several."""
     layout: Layout
     dtype: Literal["float32", "float16"]
     """Of input and output."""
@@ -32,6 +39,9 @@ class ModelInfo:
     """In and out, 1 to 64: 1 is grey, 3 is RGB, any other number takes an image of as many bands."""
     scale: int
     """Output pixels per input pixel on an axis, 1 to 8."""
+    lost_px: int
+    """Output pixels that its result lacks of that on each axis, both sides together: convolutions
+    without padding take them away."""
     batch: int | None
     """The only batch size the model takes; None if any."""
     height_px: int | None
@@ -68,6 +78,33 @@ class ModelInfo:
     metadata: dict[str, str]
     """The file's own key-value pairs."""
 
+    @property
+    def border_px(self) -> int:
+        """Input pixels on each side for which it gives nothing."""
+        return -(-lost_before(self.lost_px) // self.scale)
+
+    def result_shape(self, batch: Sequence[int]) -> tuple[int, ...]:
+        """The shape of what it makes of a batch of a shape."""
+        sides = (2, 3) if self.layout == "NCHW" else (1, 2)
+        return tuple(
+            n * self.scale - self.lost_px if axis in sides else n for axis, n in enumerate(batch)
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """All fields as plain values, for JSON."""
         return asdict(self)
+
+
+def lost_before(lost_px: int) -> int:
+    """Output pixels lost at the top and at the left, of those lost on an axis."""
+    return (lost_px + 1) // 2
+
+
+def put_inside(
+    result: npt.NDArray[np.floating], lost_px: int, layout: Layout
+) -> npt.NDArray[np.floating]:
+    """A result as large as if nothing were lost, its last pixels repeated: they are not to be used."""
+    before = lost_before(lost_px)
+    around, none = (before, lost_px - before), (0, 0)
+    pads = (none, none, around, around) if layout == "NCHW" else (none, around, around, none)
+    return np.pad(result, pads, mode="edge")

@@ -27,7 +27,11 @@ def rebuild(kind: Any, value: Any) -> Any:
             with contextlib.suppress(KeyError, TypeError, ValueError):
                 return rebuild(one, value)
         raise ValueError(f"{value!r} is none of {inner}")
+    if origin is list:
+        _check(value, list)
+        return [rebuild(inner[0], part) for part in value]
     if origin is dict:
+        _check(value, dict)
         return {rebuild(inner[0], k): rebuild(inner[1], v) for k, v in value.items()}
     if origin is tuple:
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
@@ -40,7 +44,12 @@ def rebuild(kind: Any, value: Any) -> Any:
         hints = get_type_hints(kind)
         return kind(**{f.name: rebuild(hints[f.name], value[f.name]) for f in fields(kind)})
     if kind is float:
+        _check(value, (int, float))
         return float(value)
-    if isinstance(kind, type) and not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
-    return value if origin is None else origin(value)
+    _check(value, kind)
+    return value
+
+
+def _check(value: Any, kind: Any) -> None:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{value!r:.80} is no {kind}")

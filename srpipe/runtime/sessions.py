@@ -7,12 +7,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 
+import numpy as np
+
 from srpipe.errors import InferenceError
 from srpipe.io.binding import Batch, Tensor
 from srpipe.io.external_data import hash_model
 from srpipe.io.session import Session, Terminator
 from srpipe.models.rewrite.verdict import Rewritten, read_graph
 from srpipe.plan.job import Plan
+from srpipe.plan.model_info import put_inside
 
 _WAIT_S = 0.5
 # Small images of one to as many tiles as there are cores share the cores in different ways.
@@ -24,7 +27,7 @@ class SharedSession:
 
     def __init__(self, plan: Plan, number: int) -> None:
         """Load the model of ``plan`` for the worker of that number."""
-        self._output_name = plan.model.output_name
+        self._model = plan.model
         if hash_model(plan.model.path) != plan.model.sha256:
             raise InferenceError(
                 f"{plan.model.path} changed while the job was running: put the old model back, or "
@@ -56,7 +59,14 @@ class SharedSession:
 
     def run(self, batch: Batch, result: Tensor, terminator: Terminator) -> None:
         """Run the model; see :meth:`Session.run`."""
-        self._session.run(self._input_name, self._output_name, batch, result, terminator)
+        names = self._input_name, self._model.output_name
+        lost_px, layout = self._model.lost_px, self._model.layout
+        if not lost_px:
+            self._session.run(*names, batch, result, terminator)
+            return
+        smaller = np.empty(self._model.result_shape(batch.shape), result.dtype)
+        self._session.run(*names, batch, smaller, terminator)
+        result[...] = put_inside(smaller, lost_px, layout)
 
 
 class Sessions:
@@ -92,7 +102,8 @@ class Sessions:
 
 def _key(plan: Plan, number: int) -> Hashable:
     integers = (plan.image.dtype, plan.colour) if plan.integer_input else None
-    return (plan.model.path, plan.model.sha256, plan.graph_sha256, number, plan.device,
+    model = plan.model
+    return (model.path, model.sha256, model.output_name, plan.graph_sha256, number, plan.device,
             plan.run_threads, integers)  # fmt: skip
 
 

@@ -146,22 +146,12 @@ class Stopwatch:
 
 class _Process:
     def __init__(self, info: ModelInfo, other_path: str) -> None:
-        self._model = {
-            "path": info.path,
-            "other_path": other_path,
-            "input_name": info.input_name,
-            "output_name": info.output_name,
-            "dtype": info.dtype,
-            "layout": info.layout,
-            "channels": info.channels,
-            "scale": info.scale,
-            "value_range": info.value_range,
-        }
+        self._info, self._other_path = info, other_path
         self._child = Child(environment=_ENVIRONMENT)
         self.end = self._child.end
 
     def send(self, request: dict[str, Any]) -> None:
-        self._child.start(carry_out, self._model, request)
+        self._child.start(carry_out, self._info, request | {"other_path": self._other_path})
 
     def receive(self) -> dict[str, Any]:
         told: dict[str, Any] = self._child.result(_TIMEOUT_S)

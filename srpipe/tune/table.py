@@ -10,9 +10,8 @@ from typing import Any
 from srpipe.io.cache import read_cached_json, write_cached_json
 from srpipe.io.onnx_runtime import onnx_runtime_version
 from srpipe.io.processor import processor_name
-from srpipe.plan.geometry import Size
 from srpipe.plan.model_info import ModelInfo
-from srpipe.tune.candidates import Arrangement, Candidate
+from srpipe.plan.plain import rebuild
 from srpipe.tune.search import Row, Rows
 
 _KIND = "tuned"
@@ -47,10 +46,7 @@ def table_name(info: ModelInfo, devices: tuple[str, ...], cores: int) -> str:
 
 def load_table(name: str) -> Table:
     """The table that was kept; an empty one if there is none, or it is damaged."""
-    try:
-        return _parse(read_cached_json(_KIND, name))
-    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
-        return Table()
+    return read_cached_json(_KIND, name, _parse) or Table()
 
 
 def save_table(name: str, table: Table) -> None:
@@ -63,14 +59,13 @@ def _parse(record: Any) -> Table:
     table = Table()
     for asked, limit in record["searches"].items():
         table.searches[str(asked)] = None if limit is None else int(limit)
-    for row in record["rows"]:
-        told = row["candidate"]
-        candidate = Candidate(
-            Arrangement(**told["arrangement"]), Size(**told["tile"]), int(told["batch"])
-        )
-        speeds = [float(speed) for speed in row["speeds_mp_s"]]
-        numbers = (candidate.pixels, candidate.arrangement.threads, *speeds)
-        if not speeds or not all(math.isfinite(n) and n > 0 for n in numbers):
-            raise ValueError
-        table.rows[candidate] = Row(candidate, int(row["worker_bytes"]), speeds, bool(row["cold"]))
+    for told in record["rows"]:
+        row = rebuild(Row, told)
+        candidate, arrangement = row.candidate, row.candidate.arrangement
+        numbers = (candidate.tile.width, candidate.tile.height, candidate.batch, arrangement.workers,
+                   arrangement.runners, arrangement.threads, *row.speeds_mp_s)  # fmt: skip
+        good = all(0 < number < math.inf for number in numbers)
+        if not row.speeds_mp_s or not good or row.worker_bytes < 0:
+            raise ValueError("no measurement gives that")
+        table.rows[candidate] = row
     return table

@@ -20,7 +20,6 @@ _REPORT = QuantizeReport(
     integer_convolutions=17,
     float_convolutions=1,
     split_prelu=True,
-    weight_bits=8,
     psnr_db=46.23,
     float_mp_s=0.25,
     int8_mp_s=0.5,
@@ -60,4 +59,3 @@ def test_it_says_when_it_does_not_pay() -> None:
     assert "differs" not in describe(_REPORT)
     assert "INT8 is no faster on this machine" in describe(replace(_REPORT, int8_mp_s=0.251))
     assert "differs from float32 by more" in describe(replace(_REPORT, psnr_db=44.9))
-    assert "weights of 7 bits" in describe(replace(_REPORT, weight_bits=7))

@@ -15,7 +15,7 @@ def test_values_are_kept_and_damage_is_none(cache: Path) -> None:
     assert read_cached_json("things", "a") == {"b": [1, 2]}
     (cache / "things" / "a.json").write_bytes(b'{"b": [1')
     assert read_cached_json("things", "a") is None
-    assert [path.name for path in (cache / "things").iterdir()] == ["a.json"]
+    assert not list((cache / "things").iterdir())
 
 
 def test_nothing_is_kept_where_nothing_can_be(

@@ -210,7 +210,8 @@ def test_only_the_first_page_counts(tmp_path: Path, tile: tuple[int, int] | None
         file.write(np.zeros((20, 30)), compression="lerc")
     info = read_image_info(path)
     assert info.pages == 2
-    assert info.remarks == ("has a mask (page 2), which is left out",)
+    (remark,) = info.remarks
+    assert remark.startswith("has a mask (page 2), which is left out")
     np.testing.assert_array_equal(read(path)[0], RGB)
 
 
@@ -271,3 +272,27 @@ def test_samples_of_few_bits_keep_their_numbers_and_their_white(tmp_path: Path, 
     srpipe.enhance(path, tmp_path / "8.tif", model=same, depth=8)
     shown = tifffile.imread(tmp_path / "8.tif").astype(float)
     assert np.abs(shown - values * (255 / highest)).max() <= 1
+
+
+@pytest.mark.parametrize("tile", [(32, 32), None])
+def test_no_data_where_white_is_zero(tmp_path: Path, tile: tuple[int, int] | None) -> None:
+    """The value that means no data is turned over as all others are."""
+    grey = RGB[..., 0].copy()
+    grey[:40, :40] = 7
+    path = tmp_path / "a.tif"
+    layout: dict[str, Any] = {"tile": tile} if tile else {"rowsperstrip": 20}
+    tifffile.imwrite(path, grey, photometric="miniswhite", compression="lzw",
+                     extratags=[(42113, "s", 0, "7", True)], **layout)  # fmt: skip
+    leave_out(path, [3])
+    assert read_image_info(path).nodata == 248
+    seen, _ = read(path)
+    assert (seen[:20, :32] == 248).all()
+    assert (seen[:20, 100:120] if tile else seen[60:80] == 248).all()
+
+
+def test_an_index_of_a_palette_is_no_value_of_its_colors(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    colors = np.random.default_rng(0).integers(0, 65536, (3, 256)).astype(np.uint16)
+    tags = [(42113, "s", 0, "7", True)]
+    tifffile.imwrite(path, RGB[..., 0], photometric="palette", colormap=colors, extratags=tags)
+    assert read_image_info(path).nodata is None

@@ -46,6 +46,6 @@ def _noise(recipe: Recipe) -> float:
     ],
 )
 def test_least_float_that_is_accurate_enough(most: float, left: set[str]) -> None:
-    recipe = Recipe(chosen=frozenset(_NAMES), ranges={}, split=True, weight_bits=8)
+    recipe = Recipe(chosen=frozenset(_NAMES), ranges={}, split=True)
     found = FloatSearch(_chain(), recipe, _noise, _noise).run(most)
     assert recipe.chosen - found.chosen == left

@@ -207,8 +207,7 @@ def test_equalising_changes_ranges_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("split", [True, False])
-@pytest.mark.parametrize("weight_bits", [8, 7])
-def test_integers_compute_what_float_does(split: bool, weight_bits: int) -> None:
+def test_integers_compute_what_float_does(split: bool) -> None:
     model = _prelu_net()
     batch = np.random.default_rng(1).random((2, 3, 20, 22), np.float32)
     peaks = {
@@ -221,14 +220,14 @@ def test_integers_compute_what_float_does(split: bool, weight_bits: int) -> None
     assert names == ["input", "c0", "p0", "c1", "p1", "output"]
     values = _inner(model, names[1:], batch) | {"input": batch}
     ranges = {n: Range(min(0, float(v.min())), max(0, float(v.max()))) for n, v in values.items()}
-    recipe = Recipe(chosen=chosen, ranges=ranges, split=split, weight_bits=weight_bits)
+    recipe = Recipe(chosen=chosen, ranges=ranges, split=split)
     integers = write_qdq(model, recipe)
     onnx.checker.check_model(integers, full_check=True)
     kinds = Counter(node.op_type for node in integers.graph.node)
     assert kinds["PRelu"] == (0 if split else 2)
     assert kinds["Concat"] == (2 if split else 0)
     stored = [numpy_helper.to_array(t) for t in integers.graph.initializer if t.data_type == 3]
-    assert max(np.abs(a).max() for a in stored) == (127 if weight_bits == 8 else 63)
+    assert max(np.abs(a).max() for a in stored) == 63
     expected = _run(model, batch)
     error = np.abs(_run(integers, batch) - expected)
     assert error.max() < 0.05 * np.ptp(expected)
@@ -239,7 +238,7 @@ def test_convolutions_left_in_float_stay_exact() -> None:
     batch = np.random.default_rng(1).random((1, 3, 20, 22), np.float32)
     values = _inner(model, ["c0"], batch)["c0"]
     ranges = {"input": Range(0, 1), "c0": Range(float(values.min()), float(values.max()))}
-    recipe = Recipe(chosen=frozenset({"c0"}), ranges=ranges, split=True, weight_bits=8)
+    recipe = Recipe(chosen=frozenset({"c0"}), ranges=ranges, split=True)
     integers = write_qdq(model, recipe)
     assert [n.op_type for n in integers.graph.node].count("PRelu") == 2
     names = {tensor.name for tensor in integers.graph.initializer}
@@ -267,7 +266,7 @@ def test_a_result_read_by_float_nodes_and_the_outside() -> None:
     batch = rng.random((1, 3, 16, 16), np.float32)
     ranges = {"input": Range(0, 1), "c0": Range(-4, 4), "c1": Range(-6, 6)}
     chosen = frozenset({"c0", "c1"})
-    recipe = Recipe(chosen=chosen, ranges=ranges, split=True, weight_bits=8)
+    recipe = Recipe(chosen=chosen, ranges=ranges, split=True)
     integers = write_qdq(model, recipe)
     onnx.checker.check_model(integers, full_check=True)
     for name in ("c0", "sum"):

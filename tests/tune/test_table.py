@@ -38,6 +38,7 @@ def test_damage_is_no_table(cache: Path, change: dict[str, object]) -> None:
     file = cache / "tuned" / "damaged.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     assert load_table("damaged") == Table()
+    save_table("damaged", table())
     file.write_bytes(file.read_bytes()[:-9])
     assert load_table("damaged") == Table()
     save_table("damaged", table())

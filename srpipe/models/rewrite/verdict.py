@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from srpipe.io.processor import available_cores, processor_name
 from srpipe.io.small_files import read_small
 from srpipe.models.speed import rough_speed
 from srpipe.plan.model_info import ModelInfo
+from srpipe.plan.plain import rebuild
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +57,8 @@ def find_graph(info: ModelInfo, megapixels: float) -> Rewritten:
     """
     if info.dtype != "float32":
         return AS_IT_IS
-    record = read_cached_json(_KIND, _key(info))
-    kept = _parse(record)
-    if kept is not None and _can_be_had(info.path, kept):
+    kept: Rewritten | float | None = read_cached_json(_KIND, _key(info), _parse)
+    if isinstance(kept, Rewritten) and _can_be_had(info.path, kept):
         return kept
     if not megapixels:
         return AS_IT_IS
@@ -64,7 +66,7 @@ def find_graph(info: ModelInfo, megapixels: float) -> Rewritten:
     if speed is None:
         return AS_IT_IS
     # Small jobs add up until they would have been worth it.
-    total_s = megapixels / speed + _earlier_s(record)
+    total_s = megapixels / speed + (kept if isinstance(kept, float) else 0.0)
     if total_s < WORTHWHILE_S:
         write_cached_json(_KIND, _key(info), {"earlier_s": total_s})
         return AS_IT_IS
@@ -144,29 +146,21 @@ def _can_be_had(path: str, wanted: Rewritten) -> bool:
     return True
 
 
-def _earlier_s(record: Any) -> float:
-    """What jobs took that were too small to find anything out for."""
-    try:
-        return max(float(record["earlier_s"]), 0.0)
-    except (TypeError, KeyError, ValueError, OverflowError):
-        return 0.0
-
-
 def _key(info: ModelInfo) -> str:
-    facts = (_VERSION, info.sha256, onnx_runtime_version(), processor_name(), info.value_range)
+    facts = (_VERSION, info.sha256, onnx_runtime_version(), processor_name(), info.value_range,
+             info.output_name)  # fmt: skip
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def _parse(value: Any) -> Rewritten | None:
-    """What was kept; None if it makes no sense."""
-    try:
-        rewrites, sha256 = value["rewrites"], value["sha256"]
-    except (TypeError, KeyError):
-        return None
-    good = (
-        isinstance(rewrites, list)
-        and all(isinstance(name, str) for name in rewrites)
-        and isinstance(sha256, str)
-        and bool(rewrites) == bool(sha256)
-    )
-    return Rewritten(tuple(rewrites), sha256) if good else None
+def _parse(value: Any) -> Rewritten | float:
+    """What was kept: the graph, or the seconds of jobs too small to find anything out for."""
+    if value.keys() == {"earlier_s"}:
+        seconds = float(value["earlier_s"])
+        if not 0 <= seconds < math.inf:
+            raise ValueError("no work takes so long")
+        return seconds
+    found: Rewritten = rebuild(Rewritten, value)
+    hashed = re.fullmatch("[0-9a-f]{64}", found.sha256) is not None
+    if hashed != bool(found.rewrites) or bool(found.sha256) != hashed:
+        raise ValueError("it is no hash of a graph")
+    return found
