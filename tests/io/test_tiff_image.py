@@ -296,3 +296,21 @@ def test_an_index_of_a_palette_is_no_value_of_its_colors(tmp_path: Path) -> None
     tags = [(42113, "s", 0, "7", True)]
     tifffile.imwrite(path, RGB[..., 0], photometric="palette", colormap=colors, extratags=tags)
     assert read_image_info(path).nodata is None
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "message"),
+    [
+        (RGB[..., :2], {"photometric": "minisblack", "planarconfig": "contig", "tile": (64, 64),
+                        "compression": "jpeg"}, "JPEG tiles of 2 bands"),
+        (RGB.astype(np.float16).transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate"},
+         "INTERLEAVE=PIXEL"),
+    ],
+)  # fmt: skip
+def test_layouts_that_libvips_jumbles(
+    tmp_path: Path, pixels: np.ndarray, options: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, **options)
+    with pytest.raises(InputError, match=message):
+        read_image_info(path)
