@@ -34,7 +34,7 @@ def command(name: str, model: Path, photograph: Path) -> list[str]:
 
 def refused(name: str, model: Path, photograph: Path) -> str:
     before = set(model.parent.iterdir())
-    done = run_srpipe(*command(name, model, photograph), timeout_s=300)
+    done = run_srpipe(*command(name, model, photograph))
     assert done.returncode == 2, done.stderr
     *before_it, said = done.stderr.splitlines()
     assert said.startswith("srpipe: ")
