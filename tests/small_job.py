@@ -83,7 +83,8 @@ class SmallJob:
     @property
     def done(self) -> bool:
         """Whether the output is there, and nothing that takes it for this job's any more."""
-        return self.output.exists() and not (self.job_dir / "finished.json").exists()
+        records = [self.job_dir / name for name in ("plan.json", "finished.json")]
+        return self.output.exists() and not any(record.exists() for record in records)
 
     def assert_done(self) -> None:
         assert self.output.read_bytes() == self.expected
@@ -106,19 +107,26 @@ def changed_numbers(record: bytes) -> Iterator[bytes]:
         yield record[:begin] + digit + record[begin + 1 :]
 
 
-def decay(job_dir: Path, chance: random.Random) -> None:
-    """Damage what was synced long ago, as a failing disk does: a number of a record, or some seams."""
+def decay(job_dir: Path, chance: random.Random) -> set[str]:
+    """Damage what was synced long ago, as a failing disk does: numbers of records, seams, pixels.
+
+    Returns:
+        The records.
+    """
     records = [job_dir / name for name in _RECORDS if (job_dir / name).exists()]
+    changed = set()
     for record in records:
         damaged = list(changed_numbers(record.read_bytes()))
         if damaged and chance.random() < 0.7:
             record.write_bytes(chance.choice(damaged))
-    seams = job_dir / "seams.raw"
-    if seams.exists() and chance.random() < 0.5:
-        data = bytearray(seams.read_bytes())
-        for at in chance.sample(range(len(data)), len(data) // 500):
-            data[at] ^= 0x10
-        seams.write_bytes(data)
+            changed.add(record.name)
+    for canvas in (job_dir / "seams.raw", job_dir / "pixels.raw"):
+        if canvas.exists() and chance.random() < 0.4:
+            data = bytearray(canvas.read_bytes())
+            for at in chance.sample(range(len(data)), len(data) // 500):
+                data[at] ^= 0x10
+            canvas.write_bytes(data)
+    return changed
 
 
 def lose_power_and_go_on(job: SmallJob, seed: int, points: int, outcomes: Counter[str]) -> None:
@@ -143,13 +151,17 @@ def lose_power_and_go_on(job: SmallJob, seed: int, points: int, outcomes: Counte
     if job.done:
         outcomes["done before"] += 1
         return
-    if kind == "decay":
-        decay(job.job_dir, chance)
+    damaged = decay(job.job_dir, chance) if kind == "decay" else set()
     try:
         first = job.run()
     except (JobError, OutputError) as error:
         # A record of the whole output that is damaged leaves a file that might be anybody's.
-        if not re.search("--fresh" if kind != "decay" else "--fresh|--overwrite", str(error)):
+        expected = {
+            "": "nothing: synced data is whole",
+            "garbage": "--fresh",
+            "decay": "is damaged.*--fresh" if "plan.json" in damaged else "--fresh|--overwrite",
+        }
+        if not re.search(expected[kind], str(error)):
             raise
         outcomes["clear error"] += 1
         first = job.run(replace(job.plan, fresh=True, overwrite=True))

@@ -19,7 +19,7 @@ from srpipe.folders import MANIFEST_FILE, Pair, find_pairs, list_pairs
 from srpipe.manifest import FileOutcome
 from tests.conftest import photograph_pixels, write_pixels
 from tests.onnx_models import conv_model
-from tests.processes import wait_until
+from tests.processes import PATIENCE_S, wait_until
 
 SETTINGS = {"tile_size": 48, "overlap": 8}
 FILES = ("a.tif", "b.png", "deep/er/c.tif", "d.tif")
@@ -325,7 +325,7 @@ def test_runs_that_race_share_the_work(source: Path, target: Path, tmp_path: Pat
     for k in range(8):
         write_pixels(source / f"more{k}.tif", photograph_pixels(90, 70 + k))
     racers = [race(source, target, model, at_once) for at_once in (1, 2, 1)]
-    said = [racer.communicate(timeout=240) for racer in racers]
+    said = [racer.communicate(timeout=PATIENCE_S) for racer in racers]
     outcomes = [line.split()[:2] for out, _ in said for line in out.splitlines()]
     assert [racer.returncode for racer in racers] == [0, 0, 0], said
     assert {status for status, _ in outcomes} <= {"done", "skipped"}, said
@@ -374,8 +374,8 @@ def test_who_comes_in_the_middle_of_an_image(tmp_path: Path, target: Path, how: 
         first.join()
     else:
         other.send_signal(signal.SIGKILL if how == "is killed" else signal.SIGCONT)
-        other.communicate(timeout=120)
-    out, err = second.communicate(timeout=120)
+        other.communicate(timeout=PATIENCE_S)
+    out, err = second.communicate(timeout=PATIENCE_S)
     assert (second.returncode, err) == (0, "")
     assert out.split()[0] == ("skipped" if how == "finishes" else "done")
     srpipe.enhance(source / "a.tif", tmp_path / "a.tif", **options)

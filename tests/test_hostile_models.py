@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.hostile_models import crashing_model, endless_model, greedy_model, huge_model
-from tests.processes import run_srpipe, start_srpipe, wait_until
+from tests.processes import PATIENCE_S, run_srpipe, start_srpipe, wait_until
 
 COMMANDS = ("enhance", "plan", "inspect", "convert", "quantize", "tune")
 
@@ -34,7 +34,7 @@ def command(name: str, model: Path, photograph: Path) -> list[str]:
 
 def refused(name: str, model: Path, photograph: Path) -> str:
     before = set(model.parent.iterdir())
-    done = run_srpipe(*command(name, model, photograph), timeout_s=300)
+    done = run_srpipe(*command(name, model, photograph))
     assert done.returncode == 2, done.stderr
     *before_it, said = done.stderr.splitlines()
     assert said.startswith("srpipe: ")
@@ -99,14 +99,17 @@ def test_an_interruption_while_a_model_is_tried(
     model = endless_model(tmp_path / "m.onnx")
     process = start_srpipe(*command(name, model, photograph))
     # Its child has loaded ONNX Runtime, and nearly always runs the model.
-    wait_until(lambda: any(map(_runs_models, psutil.Process(process.pid).children())), 60)
+    wait_until(
+        lambda: any(map(_runs_models, psutil.Process(process.pid).children())),
+        "a child that runs the model",
+    )
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 128 + number
     assert said.splitlines()[-1] == "srpipe: interrupted."
     assert "Traceback" not in said
-    _, alive = psutil.wait_procs(children, timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
     assert not alive
     assert {path.name for path in tmp_path.iterdir()} <= {"m.onnx", "cache", photograph.name}
 

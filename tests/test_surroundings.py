@@ -12,6 +12,7 @@ import pytest
 import srpipe
 from srpipe.settings import Engine
 from tests.conftest import photograph_pixels, write_pixels
+from tests.processes import PATIENCE_S
 from tests.test_faults import in_own_disk, needs_mount
 from tests.test_planted import Scene
 
@@ -27,7 +28,7 @@ def scene(tmp_path: Path, x2_model: Path) -> Scene:
 def in_shell(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """A shell script; ``$0`` is the Python that has srpipe."""
     command = ["sh", "-c", script, sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[2]
-_POWER = ("power", "--cuts", "90")
+_POWER = ("power", "--cuts", "120")
 _KILL = ("kill", "--kills", "8", "--jobs", "2", "--kind", "tif")
 _FUZZ = ("fuzz", "--inputs", "200")
 # What does not end by itself must be found out within this.
@@ -51,16 +51,17 @@ MUTATIONS = (
              "    write_file(path, data)\n    sync_file(path)", _POWER),
     Mutation("the checkpoint before the pixels", "io/canvas.py",
              "            self._files.flush()\n"
-             "            save_checkpoint(Path(self._plan.job_dir), checkpoint, self._sequence)\n",
-             "            save_checkpoint(Path(self._plan.job_dir), checkpoint, self._sequence)\n"
+             "            save_checkpoint(Path(self._plan.job_dir), checkpoint, self._slot)\n",
+             "            save_checkpoint(Path(self._plan.job_dir), checkpoint, self._slot)\n"
              "            self._files.flush()\n", _POWER),
     Mutation("the checkpoint's checksum is not checked", "io/checkpoint.py",
              'if record["sha256"] != _sha256(body):', "if False:", _POWER),
     Mutation("the plan's checksum is not checked", "io/job_record.py",
-             'if record["sha256"] != _sha256(record["plan"]):', "if False:", _POWER),
+             'if signed["sha256"] != _sha256(signed["plan"]):', "if False:", _POWER),
     Mutation("the seams' checksums are not checked", "io/canvas_files.py",
-             "return (\n            len(checkpoint.below_crc) == column",
-             "return True or (\n            len(checkpoint.below_crc) == column", _POWER),
+             "self._seams_agree(checkpoint) and self._pixels", "self._pixels", _POWER),
+    Mutation("the pixels' checksums are not checked", "io/canvas_files.py",
+             " and self._pixels_agree(checkpoint)", "", _POWER),
     Mutation("the output has its name before it is synced", "io/writer.py",
              "            sync_output(Path(self._path))", "            pass", _POWER),
     Mutation("nothing says which file is the whole output", "io/job_folder.py",
@@ -74,10 +75,10 @@ MUTATIONS = (
     Mutation("a lost stage is not named", "runtime/supervisor.py",
              'return StageError(f"the {self.name} process {how}.{hint}")',
              'return StageError(f"a process is lost.{hint}")', _KILL),
-    Mutation("seams are kept as half floats", "io/canvas.py",
+    Mutation("pixels depend on when a checkpoint was made", "io/canvas.py",
              "        broken = blend_tile(\n            planes,",
              "        planes = planes.astype(np.float16).astype(np.float32) "
-             "if index % 7 == 3 and self._sequence else planes\n"
+             "if index % 7 == 3 and self._slot else planes\n"
              "        broken = blend_tile(\n            planes,", _KILL),
     Mutation("what cannot be decoded is filled", "io/source.py",
              'fail_on=fail_on if strict else "none"', 'fail_on="none"', _FUZZ),

@@ -169,7 +169,8 @@ def _describe(
     fields = image.get_fields()
     # libvips reads these as a jumble, or not at all.
     unreadable = "tile-width" in fields or (image.bands > 1 and image.interpretation in _GREYS)
-    if header and unreadable and header.separate:
+    halves = header is not None and (header.bits, header.sample_format) == (16, 3)
+    if header and (unreadable or halves) and header.separate:
         raise InputError(
             f"{name} stores its {image.bands} bands one after another, which srpipe cannot read: save "
             "it pixel by pixel (gdal_translate -co INTERLEAVE=PIXEL) first."

@@ -29,6 +29,7 @@ _TYPES = {
 _TYPE_NAMES = {1: "uint", 2: "int", 3: "float", 4: "undefined", 5: "complex int", 6: "complex"}
 _COLOR_FILTERS = 32803
 _YCBCR, _JPEG = 6, 7
+_JPEG_BANDS = {2: 3, 5: 4, 6: 3, 8: 3}  # by photometric interpretation, 1 of others
 _THREE_COLORS = (2, 6, 8, 9, 10)
 # libtiff's limit of 50 MB guards against what the header has been searched for already.
 _LARGE_PIECE_BYTES = 20_000_000
@@ -163,6 +164,12 @@ def check_kind(path: str, header: TiffHeader) -> None:
                 f"{path} has more bytes than {header.bits} bits a sample fill: its header is wrong; "
                 "save it again."
             )
+    jpeg_tiles = header.compression == _JPEG and header.tiled and not header.separate
+    if jpeg_tiles and header.samples != _JPEG_BANDS.get(header.photometric, 1):
+        raise InputError(
+            f"{path} has JPEG tiles of {header.samples} bands, which libvips cannot decode: save it "
+            "with another codec first (gdal_translate -co COMPRESS=DEFLATE)."
+        )
     if header.photometric == _COLOR_FILTERS:
         raise InputError(
             f"{path} holds what a camera's sensor saw behind color filters, no picture yet: develop it "

@@ -122,7 +122,7 @@ def test_a_call_that_takes_too_long_is_ended(
 
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     def interrupt() -> None:
-        wait_until(lambda: list(tmp_path.iterdir()))
+        wait_until(lambda: list(tmp_path.iterdir()), "a file of the child")
         signal.raise_signal(signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
@@ -135,11 +135,14 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     with Child() as parent:
         parent.start(try_out, "m", partial(endure, str(tmp_path)), NO_LIMIT)
-        wait_until(lambda: list(tmp_path.iterdir()))
+        wait_until(lambda: list(tmp_path.iterdir()), "a file of the child")
         (first,) = psutil.Process().children()
         (second,) = first.children()
         first.kill()
         with pytest.raises(OutOfMemoryError):
             parent.result()
-        wait_until(lambda: not second.is_running() or second.status() == psutil.STATUS_ZOMBIE)
+        wait_until(
+            lambda: not second.is_running() or second.status() == psutil.STATUS_ZOMBIE,
+            "the end of the second child",
+        )
         assert not list(tmp_path.iterdir())

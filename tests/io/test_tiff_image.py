@@ -311,3 +311,21 @@ def test_a_raw_strip_with_too_few_bytes_is_damaged(tmp_path: Path, rows: int) ->
         page.tags[279].overwrite(counts)
     with pytest.raises(ReadError, match=r"it has \d+ of \d+ bytes"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "message"),
+    [
+        (RGB[..., :2], {"photometric": "minisblack", "planarconfig": "contig", "tile": (64, 64),
+                        "compression": "jpeg"}, "JPEG tiles of 2 bands"),
+        (RGB.astype(np.float16).transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate"},
+         "INTERLEAVE=PIXEL"),
+    ],
+)  # fmt: skip
+def test_layouts_that_libvips_jumbles(
+    tmp_path: Path, pixels: np.ndarray, options: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, **options)
+    with pytest.raises(InputError, match=message):
+        read_image_info(path)
