@@ -1,7 +1,7 @@
 """Records what srpipe does, and checks that it still does it: pixels, files, exit codes, messages, help.
 
-    scripts/contract record FILE.json     once, before a change that must change nothing
-    scripts/contract check FILE.json      after every step of it; exit 1 names what differs
+scripts/contract record FILE.json     once, before a change that must change nothing
+scripts/contract check FILE.json      after every step of it; exit 1 names what differs
 """
 
 from __future__ import annotations
@@ -39,25 +39,39 @@ def srpipe(folder: Path, *words: str, **options: Any) -> subprocess.CompletedPro
     """Run one command in a folder."""
     command = [sys.executable, "-m", "srpipe", *words]
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=300, **options
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=300,
+        **options,
     )
 
 
 def make_inputs(folder: Path) -> None:
     """Make one picture of each kind, and models."""
-    photo = np.asarray(Image.open(ROOT / "tests/data/dandelion.jpg").convert("RGB"))[100:388, 200:584]
+    photo = np.asarray(Image.open(ROOT / "tests/data/dandelion.jpg").convert("RGB"))[
+        100:388, 200:584
+    ]
     small = photo[:140, :170]
     grey, alpha = small[..., 1], np.full(small.shape[:2], 255, np.uint8)
     alpha[40:90, 50:120] = 0
     alpha[60:70] = 128
     wide = small.astype(np.uint16) * 257
-    tifffile.imwrite(folder / "rgb8.tif", photo, photometric="rgb", tile=(64, 64), compression="deflate")
+    tifffile.imwrite(
+        folder / "rgb8.tif", photo, photometric="rgb", tile=(64, 64), compression="deflate"
+    )
     tifffile.imwrite(folder / "rgb16.tif", wide, photometric="rgb", rowsperstrip=16)
     tifffile.imwrite(folder / "grey16.tif", wide[..., 0])
     tifffile.imwrite(folder / "float.tif", small.astype(np.float32) / 255, photometric="rgb")
     bands = np.dstack([wide, wide[..., :2] // 2])
     tifffile.imwrite(folder / "five.tif", bands, photometric="minisblack", planarconfig="contig")
-    tifffile.imwrite(folder / "no-data.tif", np.where(alpha > 0, wide[..., 0], 0).astype(np.uint16), extratags=[(42113, 2, 0, "0", True)])
+    tifffile.imwrite(
+        folder / "no-data.tif",
+        np.where(alpha > 0, wide[..., 0], 0).astype(np.uint16),
+        extratags=[(42113, 2, 0, "0", True)],
+    )
     Image.fromarray(grey).save(folder / "grey8.png")
     Image.fromarray(np.dstack([small, alpha])).save(folder / "rgba8.png")
     Image.fromarray(np.dstack([grey, alpha])).save(folder / "la8.png")
@@ -69,7 +83,12 @@ def make_inputs(folder: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(small).save(folder / "turned.jpg", exif=exif, quality=92)
-    linear = pyvips.Image.new_from_array(small).copy(interpretation="srgb").colourspace("scrgb").colourspace("rgb16")
+    linear = (
+        pyvips.Image.new_from_array(small)
+        .copy(interpretation="srgb")
+        .colourspace("scrgb")
+        .colourspace("rgb16")
+    )
     linear.write_to_file(str(folder / "rgb16.png"))
     mask = np.zeros(photo.shape[:2], np.uint8)
     mask[80:200, 100:300] = 255
@@ -106,7 +125,17 @@ def runs() -> Iterator[tuple[str, list[str]]]:
         "small.jpg", "small.webp", "palette.gif", "cmyk.tif", "turned.jpg",
     ):  # fmt: skip
         yield f"from {source}", [source, "OUT.tif"]
-    for model in ("lite-x4", "clean-x1", "photo-x4", "x3.onnx", "grey.onnx", "nhwc.onnx", "half.onnx", "by8.onnx", "fixed.onnx"):
+    for model in (
+        "lite-x4",
+        "clean-x1",
+        "photo-x4",
+        "x3.onnx",
+        "grey.onnx",
+        "nhwc.onnx",
+        "half.onnx",
+        "by8.onnx",
+        "fixed.onnx",
+    ):
         yield f"model {model}", ["small.png", "OUT.tif", "-m", model, "-t", "64"]
         yield f"model {model}, 16 bits", ["rgb16.tif", "OUT.tif", "-m", model]
     yield "model five.onnx", ["five.tif", "OUT.tif", "-m", "five.onnx"]
@@ -117,7 +146,9 @@ def runs() -> Iterator[tuple[str, list[str]]]:
     --color-management off | --color-management srgb | --range 0,255 -m x3.onnx | --channel-order bgr | --skip-background
     --memory 800M | --checkpoint-every 1 -t 64
     """
-    for words in filter(None, (part.strip() for line in options.splitlines() for part in line.split("|"))):
+    for words in filter(
+        None, (part.strip() for line in options.splitlines() for part in line.split("|"))
+    ):
         yield words, ["rgb8.tif", "OUT.tif", *words.split()]
     yield "16 bits to 8", ["rgb16.tif", "OUT.png", "--depth", "8"]
     yield "8 bits to 16", ["small.png", "OUT.png", "--depth", "16"]
@@ -146,9 +177,21 @@ def bad_requests() -> Iterator[list[str]]:
     rgb8.tif o.tif --checkpoint-every -1 | rgb8.tif o.tif --on-error x | rgb8.tif o.tif --nonsense | rgb8.tif | many o.tif
     many out --region 0,0,4,4 --name x | s3://nowhere | rgb8.tif o.tif -m grey.onnx --channel-order bgr
     """
-    for request in filter(None, (part.strip() for line in lines.splitlines() for part in line.split("|"))):
+    for request in filter(
+        None, (part.strip() for line in lines.splitlines() for part in line.split("|"))
+    ):
         yield ["enhance", *request.split()]
-    for request in ("assemble o.tif", "status none.tif", "inspect none.onnx", "convert none.pth o.onnx", "quantize none.onnx", "compare none.tif small.png", "plan none.tif o.tif", "nonsense", "tune -m none.onnx"):
+    for request in (
+        "assemble o.tif",
+        "status none.tif",
+        "inspect none.onnx",
+        "convert none.pth o.onnx",
+        "quantize none.onnx",
+        "compare none.tif small.png",
+        "plan none.tif o.tif",
+        "nonsense",
+        "tune -m none.onnx",
+    ):
         yield request.split()
 
 
@@ -165,7 +208,9 @@ def content(path: Path) -> dict[str, str]:
     found["files"] = whole.hexdigest()[:16]
     if path.is_file() and path.suffix in (".tif", ".png", ".jpg", ".webp", ".v"):
         image = pyvips.Image.new_from_file(str(path))
-        found["image"] = f"{image.width}x{image.height}x{image.bands} {image.format} {image.interpretation}"
+        found["image"] = (
+            f"{image.width}x{image.height}x{image.bands} {image.format} {image.interpretation}"
+        )
         found["pixels"] = hashlib.sha256(image.write_to_memory()).hexdigest()[:16]
     return found
 
@@ -197,7 +242,9 @@ def warnings(text: str, folder: Path) -> str:
 def do_slabs(folder: Path) -> dict[str, Any]:
     """One image in three slabs, in any order."""
     for k in (2, 3, 1):
-        done = srpipe(folder, "enhance", "rgb8.tif", "slabs.tif", "-t", "64", "--slab", f"{k}/3", "-q")
+        done = srpipe(
+            folder, "enhance", "rgb8.tif", "slabs.tif", "-t", "64", "--slab", f"{k}/3", "-q"
+        )
         if done.returncode:
             return {"exit": done.returncode, "said": tidy(done.stderr, folder)}
     done = srpipe(folder, "assemble", "slabs.tif", "-q")
@@ -207,7 +254,19 @@ def do_slabs(folder: Path) -> dict[str, Any]:
 
 def do_killed(folder: Path, tiles: int) -> dict[str, Any]:
     """Kill a run after so many tiles, and go on."""
-    words = ["enhance", "rgb8.tif", f"killed-{tiles}.tif", "-t", "64", "--engine", "local", "--checkpoint-every", "0", "--progress", "json"]
+    words = [
+        "enhance",
+        "rgb8.tif",
+        f"killed-{tiles}.tif",
+        "-t",
+        "64",
+        "--engine",
+        "local",
+        "--checkpoint-every",
+        "0",
+        "--progress",
+        "json",
+    ]
     command = [sys.executable, "-m", "srpipe", *words]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

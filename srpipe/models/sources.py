@@ -11,7 +11,7 @@ import onnx
 from srpipe.errors import ModelError
 from srpipe.io.binding import Tensor
 from srpipe.io.model_sidecar import complete_metadata
-from srpipe.models.dynamic import make_dynamic
+from srpipe.models.dynamic_shapes import make_dynamic
 from srpipe.models.graph import add_metadata, load_graph, metadata_of
 from srpipe.models.ncnn.convert import convert_ncnn
 from srpipe.models.ncnn.engine import has_ncnn, run_ncnn

@@ -52,7 +52,8 @@ class Runner:
         """Of the input; None where any size goes."""
         self._input = inputs[0].name
         self._dtype = _DTYPES[inputs[0].type]
-        self._why = ""
+        self.why = ""
+        """What ONNX Runtime said of the last failure."""
         self._output = ""
 
     def try_run(self, batch: Tensor, output: str = "") -> Tensor | None:
@@ -62,7 +63,7 @@ class Runner:
             with time_limit(tile.size):
                 (result,) = self._session.run([output or self.image_output()], {self._input: tile})
         except Exception as error:  # any failure means that the model does not take this shape
-            self._why = one_line(error)
+            self.why = one_line(error)
             return None
         return result if isinstance(result, np.ndarray) else None
 
@@ -76,7 +77,7 @@ class Runner:
         if result is None:
             raise ModelError(
                 f"{self.name} fails on an input of {list(batch.shape)} (it declares "
-                f"{[dim or 'any' for dim in self.shape]}): {self._why}"
+                f"{[dim or 'any' for dim in self.shape]}): {self.why}"
             )
         return result
 

@@ -1,1 +1,0 @@
-"""Finding out what the numbers baked into a graph mean, and freeing batch, height and width."""
