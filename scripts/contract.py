@@ -1,4 +1,4 @@
-"""Records what srpipe does, and checks that it still does it: pixels, files, exit codes, messages, help.
+"""Record what srpipe does, and check that it still does it: pixels, exit codes, messages, help.
 
 scripts/contract record FILE.json     once, before a change that must change nothing
 scripts/contract check FILE.json      after every step of it; exit 1 names what differs
@@ -116,13 +116,14 @@ def make_inputs(folder: Path) -> None:
 def runs() -> Iterator[tuple[str, list[str]]]:
     """Requests by name; OUT stands for the output's name without its ending."""
     for ending in (
-        "tif", "png", "jpg", "webp", "dzi", "zarr", "raw", "v", "tif[compression=none]", "jpg[Q=70]",
-        "tif[compression=jpeg,Q=80,tile,pyramid]", "tif[tile,pyramid]", "png[compression=3]", "tif[bigtiff]",
+        "tif", "png", "jpg", "webp", "dzi", "zarr", "raw", "v", "tif[compression=none]",
+        "tif[compression=jpeg,Q=80,tile,pyramid]", "tif[tile,pyramid]", "png[compression=3]",
+        "tif[bigtiff]", "jpg[Q=70]",
     ):  # fmt: skip
         yield f"to {ending}", ["rgb8.tif", f"OUT.{ending}"]
     for source in (
-        "rgb16.tif", "grey16.tif", "float.tif", "no-data.tif", "grey8.png", "rgba8.png", "la8.png", "rgb16.png",
-        "small.jpg", "small.webp", "palette.gif", "cmyk.tif", "turned.jpg",
+        "rgb16.tif", "grey16.tif", "float.tif", "no-data.tif", "grey8.png", "rgba8.png", "la8.png",
+        "rgb16.png", "small.jpg", "small.webp", "palette.gif", "cmyk.tif", "turned.jpg",
     ):  # fmt: skip
         yield f"from {source}", [source, "OUT.tif"]
     for model in (
@@ -140,10 +141,12 @@ def runs() -> Iterator[tuple[str, list[str]]]:
         yield f"model {model}, 16 bits", ["rgb16.tif", "OUT.tif", "-m", model]
     yield "model five.onnx", ["five.tif", "OUT.tif", "-m", "five.onnx"]
     options = """
-    --blend mean | --blend crop | -t 64 | -t 64 --overlap 20 | -t 96 -b 3 | -w 2 -t 64 | --threads 1 -t 64 | --region 50,60,201,97
-    --region 0,0,64,64 -t 64 | --outscale 1.5 | --outscale 0.5 | --outscale 3 | --outscale 1 --region 50,60,201,97 | --edges reflect
-    --edges replicate | --edges wrap | --mask mask.png | --mask mask.png -t 64 --outscale 1 | --engine threads -t 64 | --engine local -t 64
-    --color-management off | --color-management srgb | --range 0,255 -m x3.onnx | --channel-order bgr | --skip-background
+    --blend mean | --blend crop | -t 64 | -t 64 --overlap 20 | -t 96 -b 3 | -w 2 -t 64
+    --threads 1 -t 64 | --region 50,60,201,97 | --region 0,0,64,64 -t 64 | --outscale 1.5
+    --outscale 0.5 | --outscale 3 | --outscale 1 --region 50,60,201,97 | --edges reflect
+    --edges replicate | --edges wrap | --mask mask.png | --mask mask.png -t 64 --outscale 1
+    --engine threads -t 64 | --engine local -t 64 | --color-management off
+    --color-management srgb | --range 0,255 -m x3.onnx | --channel-order bgr | --skip-background
     --memory 800M | --checkpoint-every 1 -t 64
     """
     for words in filter(
@@ -164,18 +167,25 @@ def runs() -> Iterator[tuple[str, list[str]]]:
 def bad_requests() -> Iterator[list[str]]:
     """Requests that cannot be carried out."""
     lines = """
-    none.tif o.tif | . o.tif | empty.tif o.tif | text.tif o.tif | cut.tif o.tif | rgb8.tif o.xyz | rgb8.tif o | rgb8.tif rgb8.tif
-    rgb8.tif no/o.tif | rgb8.tif many | rgb8.tif o.tif[nonsense=1] | rgb8.tif o.tif[compression=zstd] | rgb8.tif o.tif[Q=900]
-    rgb8.tif o.tif[tile | rgb16.tif o.jpg | rgba8.png o.jpg | five.tif o.png | rgb8.tif o.tif -m none.onnx | rgb8.tif o.tif -m nonsense
-    rgb8.tif o.tif -m text.tif | rgb8.tif o.tif -m log.onnx | grey8.png o.tif -m five.onnx | rgb8.tif o.tif -t 0 | rgb8.tif o.tif -t 99999
-    rgb8.tif o.tif -t x | rgb8.tif o.tif -t 64 --overlap 64 | rgb8.tif o.tif --overlap -1 | rgb8.tif o.tif -b 0 | rgb8.tif o.tif -w 0
-    rgb8.tif o.tif --threads 0 | rgb8.tif o.tif --memory 1 | rgb8.tif o.tif --memory x | rgb8.tif o.tif -d none | rgb8.tif o.tif -d cuda
-    rgb8.tif o.tif --range 1,1 | rgb8.tif o.tif --range x | rgb8.tif o.tif --white 0 | rgb8.tif o.tif --depth 12
-    rgb8.tif o.tif --outscale 0 | rgb8.tif o.tif --outscale x | rgb8.tif o.tif --region 0,0,9999,9 | rgb8.tif o.tif --region 1,2,3
-    rgb8.tif o.tif --edges x | rgb8.tif o.tif --mask none.png | rgb8.tif o.tif --mask small.png | rgb8.tif o.tif --blend x
-    rgb8.tif o.tif --engine x | rgb8.tif o.tif --slab 3/2 | rgb8.tif o.tif --slab x | rgb8.tif o.tif --job-dir .
-    rgb8.tif o.tif --checkpoint-every -1 | rgb8.tif o.tif --on-error x | rgb8.tif o.tif --nonsense | rgb8.tif | many o.tif
-    many out --region 0,0,4,4 --name x | s3://nowhere | rgb8.tif o.tif -m grey.onnx --channel-order bgr
+    none.tif o.tif | . o.tif | empty.tif o.tif | text.tif o.tif | cut.tif o.tif | rgb8.tif o.xyz
+    rgb8.tif o | rgb8.tif rgb8.tif | rgb8.tif no/o.tif | rgb8.tif many
+    rgb8.tif o.tif[nonsense=1] | rgb8.tif o.tif[compression=zstd] | rgb8.tif o.tif[Q=900]
+    rgb8.tif o.tif[tile | rgb16.tif o.jpg | rgba8.png o.jpg | five.tif o.png
+    rgb8.tif o.tif -m none.onnx | rgb8.tif o.tif -m nonsense | rgb8.tif o.tif -m text.tif
+    rgb8.tif o.tif -m log.onnx | grey8.png o.tif -m five.onnx | rgb8.tif o.tif -t 0
+    rgb8.tif o.tif -t 99999 | rgb8.tif o.tif -t x | rgb8.tif o.tif -t 64 --overlap 64
+    rgb8.tif o.tif --overlap -1 | rgb8.tif o.tif -b 0 | rgb8.tif o.tif -w 0
+    rgb8.tif o.tif --threads 0 | rgb8.tif o.tif --memory 1 | rgb8.tif o.tif --memory x
+    rgb8.tif o.tif -d none | rgb8.tif o.tif -d cuda | rgb8.tif o.tif --range 1,1
+    rgb8.tif o.tif --range x | rgb8.tif o.tif --white 0 | rgb8.tif o.tif --depth 12
+    rgb8.tif o.tif --outscale 0 | rgb8.tif o.tif --outscale x
+    rgb8.tif o.tif --region 0,0,9999,9 | rgb8.tif o.tif --region 1,2,3
+    rgb8.tif o.tif --edges x | rgb8.tif o.tif --mask none.png | rgb8.tif o.tif --mask small.png
+    rgb8.tif o.tif --blend x | rgb8.tif o.tif --engine x | rgb8.tif o.tif --slab 3/2
+    rgb8.tif o.tif --slab x | rgb8.tif o.tif --job-dir . | rgb8.tif o.tif --checkpoint-every -1
+    rgb8.tif o.tif --on-error x | rgb8.tif o.tif --nonsense | rgb8.tif | many o.tif
+    many out --region 0,0,4,4 --name x | s3://nowhere
+    rgb8.tif o.tif -m grey.onnx --channel-order bgr
     """
     for request in filter(
         None, (part.strip() for line in lines.splitlines() for part in line.split("|"))
