@@ -27,5 +27,7 @@ def to_rgb(image: Any) -> Any:
             "srgb", embedded=True, input_profile="cmyk", intent="perceptual", depth=depth
         )
     if image.interpretation in ("lab", "labs"):
-        return image.colourspace("rgb16")
+        # As ICC and libtiff have it, its white is D50; libvips' own conversion takes it for D65.
+        lab = image.colourspace("lab")
+        return lab.icc_export(output_profile="srgb", intent="relative", depth=16)
     return image

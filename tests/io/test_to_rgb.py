@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import pyvips
 import tifffile
+from PIL import Image, ImageCms
 
 import srpipe
+from srpipe.io.source import open_image
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
 
 
@@ -54,7 +56,8 @@ def test_cmyk(
 @pytest.mark.parametrize("space", ["lab", "labs"])
 def test_lab(tmp_path: Path, x2_model: Path, space: str) -> None:
     source, output = tmp_path / "in.tif", tmp_path / "out.tif"
-    rgb().colourspace(space).tiffsave(str(source))
+    lab = rgb().icc_import(input_profile="srgb", intent="relative", pcs="lab")
+    lab.colourspace(space).tiffsave(str(source))
     info = srpipe.read_image_info(source)
     assert (info.converted_from, info.dtype, info.bands) == ("CIELAB", "uint16", 3)
     srpipe.enhance(source, output, model=x2_model, tile_size=48)
@@ -62,6 +65,21 @@ def test_lab(tmp_path: Path, x2_model: Path, space: str) -> None:
     srpipe.enhance(tmp_path / "rgb.tif", tmp_path / "expected.tif", model=x2_model, tile_size=48)
     difference = read_pixels(output).astype(int) - read_pixels(tmp_path / "expected.tif")
     assert np.abs(difference).mean() < 150  # of 65535: libvips' Lab of 8-bit colours
+
+
+def test_the_white_of_lab_is_d50(tmp_path: Path) -> None:
+    lab = np.array([[50, 0, 0], [81, -30, -7], [60, 40, 30], [40, 20, -50], [70, -10, 60]])
+    patches = np.tile(lab.repeat(8, 0), (40, 1, 1))
+    values = (patches * [655.35, 256, 256]).round().astype(np.int64).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "in.tif", values, photometric="cielab")
+    shown = open_image(str(tmp_path / "in.tif"), untrusted=False).numpy()
+    eight = (lab * [2.55, 1, 1]).round().astype(np.int64).astype(np.uint8)
+    expected = ImageCms.profileToProfile(
+        Image.frombytes("LAB", (len(lab), 1), eight.tobytes()),
+        ImageCms.createProfile("LAB", 5000), ImageCms.createProfile("sRGB"),
+        outputMode="RGB", renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+    )  # fmt: skip
+    assert np.abs(shown[20, 4::8] / 257 - np.asarray(expected)[0]).max() < 3
 
 
 def test_palettes_and_bits_are_read_as_what_they_show(tmp_path: Path, x2_model: Path) -> None:
