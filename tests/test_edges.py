@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 import srpipe
 from srpipe.models.zoo import bundled_models
@@ -14,7 +15,7 @@ from srpipe.prepare import prepare
 from srpipe.settings import Edges, Engine, Settings
 from tests import naive
 from tests.conftest import photograph_pixels, read_pixels, write_pixels
-from tests.onnx_models import conv_model
+from tests.onnx_models import conv_model, save
 from tests.plan.test_frame import CONTINUED
 from tests.test_resume import StopAt
 
@@ -117,6 +118,20 @@ def test_the_margin_is_as_small_as_may_be(tmp_path: Path, model: Path) -> None:
     asked = Settings(model=str(model), tile_size=256)
     plan = prepare(str(source), str(tmp_path / "o.v"), asked)
     assert plan.grid.tile.width <= 256  # never larger than it was asked for
+
+
+@pytest.mark.parametrize("tile_size", [None, 64, 96])
+def test_the_last_tile_is_filled_up_by_mirroring(tmp_path: Path, tile_size: int | None) -> None:
+    """A model of blocks of eight pixels, which sees nothing beyond them."""
+    scales = numpy_helper.from_array(np.array([1, 1, 8, 8], np.float32), "scales")
+    pool = helper.make_node("MaxPool", ["input"], ["blocks"], kernel_shape=[8, 8], strides=[8, 8])
+    enlarge = helper.make_node("Resize", ["blocks", "", "scales"], ["output"], mode="nearest")
+    blocks = save(tmp_path / "blocks.onnx", [pool, enlarge], [scales], ["n", 3, "h", "w"])
+    pixels = photograph_pixels(150, 201)
+    source = write_pixels(tmp_path / "in.png", pixels)
+    srpipe.enhance(source, tmp_path / "o.v", model=blocks, tile_size=tile_size)
+    filled = np.pad(pixels, ((0, 2), (0, 7), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(read_pixels(tmp_path / "o.v"), whole(blocks, filled)[:150, :201])
 
 
 def test_a_texture_stays_tileable(tmp_path: Path, model: Path) -> None:

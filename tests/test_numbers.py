@@ -452,6 +452,18 @@ def test_alpha_of_floats_is_a_share(tmp_path: Path, x2_model: Path) -> None:
     assert np.abs(read_pixels(tmp_path / "out.png")[..., 3] - alpha * 255).max() <= 0.51
 
 
+@pytest.mark.parametrize("outscale", [0.5, 1.0, 1.5])
+def test_alpha_of_floats_stays_a_share_when_it_is_resized(
+    tmp_path: Path, x2_model: Path, outscale: float
+) -> None:
+    pixels = np.dstack([photograph_pixels(60, 80) / 255, np.ones((60, 80))]).astype(np.float32)
+    pixels[20:40, 30:50, 3] = 0
+    source = write(tmp_path / "in.tif", pixels)
+    srpipe.enhance(source, tmp_path / "o.tif", model=x2_model, outscale=outscale, **TILES)
+    alpha = read(tmp_path / "o.tif")[..., 3]
+    assert (alpha.min(), alpha.max()) == (0, 1)
+
+
 @pytest.mark.parametrize("depth", [8, 16])
 def test_floats_become_integers_where_asked_for(tmp_path: Path, grey: Path, depth: int) -> None:
     pixels, place = elevations() + 100, holes()

@@ -51,6 +51,8 @@ def resize_image(
     if depth != "float":
         # Half up, as everywhere; a cast alone would cut.
         resized = (resized + 0.5).floor().cast(depth)
+    elif alpha_band is not None:
+        resized = _with_alpha_in_range(resized, alpha_band)
     if no_data is not None:
         resized = _keep_no_data(resized, image, size, no_data)
     return resized.copy(interpretation=space)
@@ -58,6 +60,15 @@ def resize_image(
 
 def _resize(image: Any, size: Size) -> Any:
     return image.resize(size.width / image.width, vscale=size.height / image.height, kernel=_KERNEL)
+
+
+def _with_alpha_in_range(image: Any, alpha_band: int) -> Any:
+    """A float image whose alpha is a share again, where the kernel rings."""
+    bands = image.bandsplit()
+    alpha = bands[alpha_band]
+    alpha = (alpha < 0).ifthenelse(0, (alpha > 1).ifthenelse(1, alpha))
+    bands[alpha_band] = alpha
+    return bands[0].bandjoin(bands[1:])
 
 
 def _in_order(image: Any, order: list[int]) -> Any:

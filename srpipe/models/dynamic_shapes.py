@@ -340,7 +340,7 @@ def _constants(graph: onnx.GraphProto) -> dict[str, Array]:
     for name, tensor in tensors.items():
         try:
             found[name] = numpy_helper.to_array(tensor)
-        except ValueError as error:
+        except ValueError as error:  # noqa: PERF203
             raise ModelError(f"the constant {name} is damaged ({error}).") from None
     return found
 

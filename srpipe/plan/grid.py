@@ -91,7 +91,7 @@ def plan_axis(
     multiple_px: int,
     *,
     least_px: int,
-    margin_px: int = 0,
+    margin_px: int | None = None,
     may_grow: bool = False,
 ) -> AxisGrid:
     """Lay tiles along one axis.
@@ -103,7 +103,7 @@ def plan_axis(
         multiple_px: every origin, and every free tile length, is a multiple of it.
         least_px: the shortest tile the model takes: ``tile_px`` where the model fixes it.
         margin_px: what the image is continued by at least, before and behind it; a multiple of
-            ``multiple_px``. 0: it is not continued.
+            ``multiple_px``. None: it is not continued, not even to the end of the last tile.
         may_grow: a free tile may be up to half as large again where only the margins need more tiles.
 
     Raises:
@@ -116,7 +116,7 @@ def plan_axis(
     if max_stride_px < 1:
         raise ValueError(f"overlap {overlap_px} leaves no stride in a tile of {tile_px}")
     keep_px = tile_px - max_stride_px
-    covered_px = length_px + 2 * margin_px
+    covered_px = length_px + 2 * (margin_px or 0)
 
     def fewest(length_px: int) -> tuple[int, int]:
         """Number of tiles, and the shortest aligned ones with which so many are enough."""
@@ -132,8 +132,8 @@ def plan_axis(
     tile_px = smallest_px
     last = round_up(max(covered_px - tile_px, 0), multiple_px) // multiple_px
     starts = tuple(i * last // max(n - 1, 1) * multiple_px for i in range(n))
-    end_px = starts[-1] + tile_px if margin_px else length_px
-    return AxisGrid(end_px, tile_px, starts, margin_px)
+    end_px = length_px if margin_px is None else starts[-1] + tile_px
+    return AxisGrid(end_px, tile_px, starts, margin_px or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -465,8 +465,9 @@ def plan_grid(settings: Settings, image: ImageInfo, model: ModelInfo) -> Grid:
                 f"overlap {overlap_px} leaves no whole multiple of {multiple_px} pixels, which model "
                 f"{model.name} needs, in a tile of {tile_px}: use larger tiles."
             )
-        margin_px = 0 if settings.edges == "none" else _margin_px(model, image, overlap_px)
-        margin_px = max(margin_px, model.border_px)
+        margin_px = None
+        if settings.edges != "none":
+            margin_px = max(_margin_px(model, image, overlap_px), model.border_px)
         axes.append(
             plan_axis(
                 length_px,
@@ -474,7 +475,7 @@ def plan_grid(settings: Settings, image: ImageInfo, model: ModelInfo) -> Grid:
                 overlap_px,
                 multiple_px,
                 least_px=tile_px if fixed_px is not None else model.least_px,
-                margin_px=round_up(margin_px, multiple_px),
+                margin_px=None if margin_px is None else round_up(margin_px, multiple_px),
                 may_grow=settings.tile_size is None,
             )
         )
