@@ -101,7 +101,7 @@ source, target, model, more_bytes, tile_px, batch, engine = sys.argv[1:]
 def run(target, **options):
     srpipe.enhance(
         source, target, model=model, engine=engine, overlap=8, threads=1, overwrite=True, fresh=True,
-        rewrite=False, reuse=False, **options,
+        rewrite=False, reuse=False, edges="none", **options,
     )
 
 run(target + ".warm-up.tif", tile_size=64)  # whatever is imported or compiled is now there

@@ -11,9 +11,9 @@ from statistics import median
 
 import numpy as np
 
+from srpipe.io.beyond import FrameReader
 from srpipe.io.binding import Tensor
 from srpipe.io.session import Session
-from srpipe.io.tile_reader import TileReader
 from srpipe.plan.colour import pad_edges
 from srpipe.plan.job import Plan
 from srpipe.runtime.sessions import session_content
@@ -85,7 +85,8 @@ def n_batches(plan: Plan) -> int:
 def ready_batches(plan: Plan) -> list[Tensor]:
     """Some batches of the job, evenly spread over the picture, as the batcher packs them."""
     n = min(n_batches(plan), MAX_READY_BATCHES)
-    reader, colour = TileReader(plan.image), plan.colour
+    reader = FrameReader(plan.image, plan.frame, fill=False, whole_so_far=True)
+    colour = plan.colour
     shapes = plan.slot_shapes
     pixels = np.zeros(shapes.tile, plan.image.numpy_dtype)
     batches = []

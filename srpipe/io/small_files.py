@@ -64,7 +64,8 @@ def read_small(path: str | os.PathLike[str], most_bytes: int, *, follow: bool = 
         OSError: as :func:`open_regular`, or it is longer than ``most_bytes``.
     """
     with os.fdopen(open_regular(path, follow=follow), "rb") as file:
-        content = file.read(most_bytes + 1)
+        # No more than there is: Python would take the room for all of it at once.
+        content = file.read(min(most_bytes, os.fstat(file.fileno()).st_size) + 1)
     if len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"it is longer than {most_bytes} bytes", os.fspath(path))
     return content
