@@ -62,7 +62,7 @@ def run(tmp_path: Path, model: Path, source: Path, script: str) -> list[str]:
     path = tmp_path / "script.py"
     path.write_text(PRELUDE + script)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", path, model, source, tmp_path],
+        [sys.executable, "-u", "-W", "ignore", path, model, source, tmp_path],
         capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

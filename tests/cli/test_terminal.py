@@ -189,7 +189,10 @@ def test_names_that_are_no_text(tmp_path: Path, name: bytes) -> None:
 
 def test_the_bar(tmp_path: Path, picture: Path, model: Path) -> None:
     """On a terminal: nothing of the name but what prints, beside the bar's own sequences."""
-    screen, theirs = pty.openpty()
+    try:
+        screen, theirs = pty.openpty()
+    except OSError:
+        pytest.skip("there are no terminals here")
     command = ["enhance", picture, tmp_path / "out.tif", "-m", model, "-t", "16", "--overlap", "4"]
     with subprocess.Popen(
         [sys.executable, "-m", "srpipe", *map(str, command), "--progress", "bar"],

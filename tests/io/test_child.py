@@ -123,7 +123,8 @@ def test_a_call_that_takes_too_long_is_ended(
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     def interrupt() -> None:
         wait_until(lambda: list(tmp_path.iterdir()), "a file of the child")
-        signal.raise_signal(signal.SIGINT)
+        # As a terminal does: to the thread that waits.
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
