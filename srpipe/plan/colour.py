@@ -142,7 +142,7 @@ class ColourPath:
             model_dtype,
         )
         # All of them are seen: none is transparent, or no data.
-        replace(self, alpha=False, no_data=None).pack(pixels, out)
+        replace(self, alpha=None, no_data=None).pack(pixels, out)
         planes = out if self.layout == "NCHW" else out.transpose(2, 0, 1)
         return np.ascontiguousarray(planes[0, 0])
 
